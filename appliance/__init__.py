@@ -1,0 +1,1 @@
+"""ALPHA-REN: the Python package that runs on the box."""

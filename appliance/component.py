@@ -1,0 +1,245 @@
+"""The one seam between the supervisor and the components: what a component declares.
+
+A component's `spec.py` has one pure function, `declare(config) -> ComponentSpec`. The supervisor calls it, gives every
+instance its namespace, legs, addresses, keys and firewall, and then calls `render(site, instance)` for its files.
+It knows no component by name.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
+
+from appliance.config import Config
+from appliance.contracts.access import Access, Rights
+from appliance.contracts.service import Leg
+from appliance.errors import ApplianceError
+from appliance.topology import ANYWHERE, NetworkName, Protocol
+
+RUN = "/run/alpha-ren"
+STATE = "/var/lib/alpha-ren"
+PYTHON = "/usr/bin/python3"
+
+
+class BadDeclaration(ApplianceError):
+    """Components declare things that cannot all be true, a bug in the firmware."""
+
+    code = "bad-declaration"
+    hint = "This is a fault of the firmware: roll back to the version before and report it."
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of everything below."""
+
+
+class Port(Declared):
+    """A port an instance listens on, found by its `name`; on the `uplink` leg it answers the outside (any source)."""
+
+    name: str
+    number: int
+    protocol: Protocol = "tcp"
+    outside: bool = False
+
+
+class Peer(Declared):
+    """A component this one may call: every instance of it, on the port of that name."""
+
+    component: str
+    port: str
+    reason: str
+
+
+class Egress(Declared):
+    """A flow out of the box: to `to` (a CIDR or ANYWHERE) on this port."""
+
+    port: int
+    reason: str
+    protocol: Protocol = "tcp"
+    to: str = ANYWHERE
+
+
+class Exposure(Declared):
+    """A path prefix on the outside's 443 that the reverse proxy hands to the instance's HTTP port of that name.
+
+    All instances with the same prefix are balanced; `check` is a path that answers 200 while the instance is well.
+    """
+
+    prefix: str
+    port: str
+    check: str
+
+
+class Forward(Declared):
+    """A port on the outside that the gateway hands on unchanged (nftables DNAT) to this instance's port of that name."""
+
+    port: str
+    number: int
+
+
+class Credential(Declared):
+    """A file that a unit gets as systemd credential `name` (systemd.exec(5), LoadCredential=)."""
+
+    name: str
+    path: str
+
+
+class UnitSpec(Declared):
+    """A process of an instance. An empty `name` is its main unit.
+
+    `user` empty means a dynamic user of its own; `notify` that it says READY=1 and feeds the watchdog itself;
+    `capabilities` are what the process keeps (and all it can ever have); `needs_queue` orders it after the broker.
+    """
+
+    exec: tuple[str, ...]
+    name: str = ""
+    reload: tuple[str, ...] = ()
+    before: tuple[tuple[str, ...], ...] = ()
+    user: str = ""
+    kind: Literal["exec", "notify", "forking", "oneshot", "notify-reload"] = "notify"
+    watchdog_s: int = 0
+    capabilities: tuple[str, ...] = ()
+    credentials: tuple[Credential, ...] = ()
+    environment: tuple[str, ...] = ()
+    state_directory: bool = False
+    devices: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    private_users: bool = False
+    stop_s: int = 10
+    sandbox: bool = True
+
+
+class Resources(Declared):
+    """What an instance may use at most, over all its units."""
+
+    memory_mb: int = 256
+    tasks: int = 64
+    cpu_weight: int = 100
+
+
+class RenderedFile(Declared):
+    """A file for /run/alpha-ren/INSTANCE/`name`; `check` is the daemon's own checker, `{path}` stands for the candidate.
+
+    When it changes, the units in `reloads` are reloaded and those in `restarts` restarted (unit names as in UnitSpec).
+    """
+
+    name: str
+    content: str
+    mode: int = 0o644
+    check: tuple[str, ...] = ()
+    reloads: tuple[str, ...] = ()
+    restarts: tuple[str, ...] = ()
+
+
+class WireGuardPeerSpec(Declared):
+    """A WireGuard peer and the addresses it may use, in CIDR form."""
+
+    public_key: str
+    allowed: tuple[str, ...]
+
+
+class WireGuardSpec(Declared):
+    """A WireGuard interface inside the instance; the supervisor makes its key on the box."""
+
+    name: str
+    listen_port: int
+    addresses: tuple[str, ...]
+    peers: tuple[WireGuardPeerSpec, ...] = ()
+
+
+class Instance(Declared):
+    """One instance of a component: a namespace with its legs, ports, peers, units.
+
+    `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink leg:
+    it is the gateway of the others.
+    """
+
+    name: str
+    slot: int
+    legs: tuple[NetworkName, ...]
+    units: tuple[UnitSpec, ...]
+    ports: tuple[Port, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    egress: tuple[Egress, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    wireguard: WireGuardSpec | None = None
+    rights: Rights = Rights()
+    resources: Resources = Resources()
+    settings: msgspec.Struct | None = None
+    isolated: bool = False
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this is the instance that owns the uplink."""
+        return "uplink" in self.legs
+
+    def port(self, name: str) -> Port:
+        """Return the port of that name, or raise BadDeclaration."""
+        for port in self.ports:
+            if port.name == name:
+                return port
+        raise BadDeclaration(f"{self.name} offers no port named {name}.")
+
+
+class Placed(Declared):
+    """An instance with its place on this machine: the addresses of its inner legs."""
+
+    component: str
+    instance: Instance
+    legs: dict[NetworkName, Leg]
+
+    @property
+    def leg(self) -> Leg:
+        """The leg on which the others find it: on the cluster network where it has one, else in the DMZ."""
+        return self.legs.get("cluster") or self.legs["dmz"]
+
+
+class Site(Declared):
+    """What a component may know of the machine when it renders its files."""
+
+    config: Config
+    placed: tuple[Placed, ...]
+    access: tuple[Access, ...]
+    resolvers: tuple[str, ...]
+    uplink_v4: tuple[str, ...] = ()
+    uplink_v6: tuple[str, ...] = ()
+
+    def find(self, instance: str) -> Placed:
+        """Return where the instance of that name is, or raise BadDeclaration."""
+        for placed in self.placed:
+            if placed.instance.name == instance:
+                return placed
+        raise BadDeclaration(f"No component declares an instance named {instance}.")
+
+    def of(self, component: str) -> tuple[Placed, ...]:
+        """Return all instances of a component."""
+        return tuple(placed for placed in self.placed if placed.component == component)
+
+
+Render = Callable[[Site, Placed], Iterable[RenderedFile]]
+
+
+def no_files(_site: Site, _placed: Placed) -> Iterable[RenderedFile]:
+    """The `render` of a component that needs no files of its own."""
+    return ()
+
+
+class ComponentSpec(Declared):
+    """What a component declares: its name (an acronym of the landscape, lower case), its instances, its files."""
+
+    name: str
+    instances: tuple[Instance, ...]
+    render: Render = no_files
+
+
+Declare = Callable[[Config], ComponentSpec]
+
+
+def inner_network(config: Config, network: NetworkName) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
+    """Return the IPv4 /20 and the IPv6 /64 of an inner network: the DMZ is the first of each, the cluster the second."""
+    index = {"dmz": 0, "cluster": 1}[network]
+    four = list(ipaddress.IPv4Network(config.network.inner4).subnets(new_prefix=20))[index]
+    base = ipaddress.IPv6Network(config.network.inner6)
+    six = ipaddress.IPv6Network((int(base.network_address) + (index << 64), 64))
+    return four, six

@@ -1,0 +1,172 @@
+"""The machine's configuration: one typed TOML document, strict and versioned.
+
+Units: seconds are `_s`, memory is in MiB and ends in `_mb`. An empty document is a valid configuration: every field has
+the value that a single box on a DHCP uplink wants.
+"""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from appliance.errors import InvalidInput
+
+Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
+"""A DNS label (RFC 1035 letters-digits-hyphen, lower case), at most 32 characters."""
+
+TcpPort = Annotated[int, Meta(ge=1, le=65535)]
+
+CURRENT_VERSION = 1
+
+
+class InvalidConfig(InvalidInput):
+    """The configuration does not validate; the last good one stays in force."""
+
+    code = "invalid-config"
+    hint = "Correct the named field; unknown fields are errors. The configuration in force was not changed."
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Machine(_Section):
+    """Who this machine is: `lan/cluster` is the first part of every queue address on it."""
+
+    name: Label = "alpha-ren"
+    lan: Label = "lan"
+    cluster: Label = "main"
+
+
+class Uplink(_Section):
+    """How the uplink gets its addresses; `static` needs `address` and `gateway`."""
+
+    mode: Literal["dhcp", "static"] = "dhcp"
+    address: str = ""
+    gateway: str = ""
+    resolvers: tuple[str, ...] = ()
+
+
+class Network(_Section):
+    """The uplink and the inner networks (`inner4` is an IPv4 /16, `inner6` an IPv6 ULA /48)."""
+
+    uplink: Uplink = Uplink()
+    inner4: str = "10.156.0.0/16"
+    inner6: str = "fd9c:156::/48"
+
+
+class Arsrv(_Section):
+    """The integration servers; `egress_ports` are the TCP ports that deliveries may use on any outside host."""
+
+    count: Annotated[int, Meta(ge=1, le=200)] = 2
+    egress_ports: tuple[TcpPort, ...] = (80, 443)
+
+
+class Arwadm(_Section):
+    """The web administration consoles, each isolated from the others."""
+
+    count: Annotated[int, Meta(ge=1, le=15)] = 1
+
+
+class Mail(_Section):
+    """Where notification mail goes: `smarthost` is `host` or `host:port`; empty means that mail waits on the box."""
+
+    smarthost: str = ""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+
+
+class VpnPeer(_Section):
+    """A WireGuard peer: its public key (base64) and the slot of its address in the VPN network, 2 to 254."""
+
+    name: Label
+    public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+    slot: Annotated[int, Meta(ge=2, le=254)]
+
+
+class Vpn(_Section):
+    """Who may enter the cluster by WireGuard."""
+
+    peers: tuple[VpnPeer, ...] = ()
+
+
+class Config(_Section):
+    """The whole document."""
+
+    version: int = CURRENT_VERSION
+    machine: Machine = Machine()
+    network: Network = Network()
+    arsrv: Arsrv = Arsrv()
+    arwadm: Arwadm = Arwadm()
+    mail: Mail = Mail()
+    vpn: Vpn = Vpn()
+
+
+def parse(text: str) -> Config:
+    """Return the configuration in `text`; raise InvalidConfig with the field's path where it does not validate."""
+    try:
+        config = msgspec.toml.decode(text.encode(), type=Config)
+    except msgspec.DecodeError as error:
+        raise InvalidConfig(f"The configuration is not valid: {error}.") from error
+    _check(config)
+    return config
+
+
+def load(path: Path) -> Config:
+    """Return the configuration in the file at `path`, or raise InvalidConfig."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"The configuration at {path} cannot be read: {error}.") from error
+
+
+def _check(config: Config) -> None:
+    if config.version != CURRENT_VERSION:
+        raise InvalidConfig(
+            f"The configuration has version {config.version}, this firmware reads {CURRENT_VERSION} - at `$.version`.",
+            hint="Use a firmware that knows this version, or write the document anew.",
+        )
+    _check_networks(config.network)
+    _check_uplink(config.network.uplink)
+    _check_mail(config.mail)
+    slots = [peer.slot for peer in config.vpn.peers]
+    names = [peer.name for peer in config.vpn.peers]
+    if len(set(slots)) != len(slots) or len(set(names)) != len(names):
+        raise InvalidConfig("Two VPN peers share a name or a slot - at `$.vpn.peers`.")
+
+
+def _check_networks(network: Network) -> None:
+    try:
+        inner4 = ipaddress.IPv4Network(network.inner4)
+        inner6 = ipaddress.IPv6Network(network.inner6)
+    except ValueError as error:
+        raise InvalidConfig(f"An inner network is not valid: {error} - at `$.network`.") from error
+    if inner4.prefixlen != 16 or not inner4.is_private:
+        raise InvalidConfig("The inner IPv4 network must be a private /16 - at `$.network.inner4`.")
+    if inner6.prefixlen != 48 or not inner6.subnet_of(ipaddress.IPv6Network("fc00::/7")):
+        raise InvalidConfig("The inner IPv6 network must be a ULA /48 - at `$.network.inner6`.")
+
+
+def _check_uplink(uplink: Uplink) -> None:
+    try:
+        for resolver in uplink.resolvers:
+            ipaddress.ip_address(resolver)
+        if uplink.mode == "static":
+            interface = ipaddress.ip_interface(uplink.address)
+            if ipaddress.ip_address(uplink.gateway) not in interface.network:
+                raise ValueError(f"gateway {uplink.gateway} is not in {interface.network}")
+    except ValueError as error:
+        raise InvalidConfig(f"The uplink is not valid: {error} - at `$.network.uplink`.") from error
+    if uplink.mode == "dhcp" and (uplink.address or uplink.gateway):
+        raise InvalidConfig("A DHCP uplink takes no address and no gateway - at `$.network.uplink`.")
+
+
+def _check_mail(mail: Mail) -> None:
+    if mail.smarthost and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?", mail.smarthost):
+        raise InvalidConfig("The smarthost must be `host` or `host:port` - at `$.mail.smarthost`.")
+    for address in (*mail.recipients, *((mail.sender,) if mail.sender else ())):
+        if not re.fullmatch(r"[^@\s<>,;]+@[^@\s<>,;]+", address):
+            raise InvalidConfig(f"`{address}` is not a mail address - at `$.mail`.")

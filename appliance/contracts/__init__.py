@@ -1,0 +1,1 @@
+"""The typed messages components exchange, and the documents the supervisor hands to them."""

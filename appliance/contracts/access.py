@@ -1,0 +1,29 @@
+"""Who may do what on the queue."""
+
+import msgspec
+
+
+class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Short-name patterns (`*` matches anything) for each thing a key may do on the queue."""
+
+    publish: tuple[str, ...] = ()
+    consume: tuple[str, ...] = ()
+    emit: tuple[str, ...] = ()
+    subscribe: tuple[str, ...] = ()
+    call: tuple[str, ...] = ()
+    serve: tuple[str, ...] = ()
+
+
+class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One key the broker knows: the name it speaks as, its CURVE public key (Z85) and its rights."""
+
+    name: str
+    public_key: str
+    rights: Rights
+
+
+class AccessList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every key the broker lets in; a key that is not listed is refused."""
+
+    version: int = 1
+    entries: tuple[Access, ...] = ()

@@ -1,0 +1,67 @@
+"""The document each component process starts from: /run/alpha-ren/INSTANCE/service.json."""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from appliance.errors import InvalidInput
+
+T = TypeVar("T")
+
+SERVICE_FILE = "ALPHA_REN_SERVICE"
+"""Environment variable with the path of the document."""
+
+CURVE_CREDENTIAL = "curve-secret"
+"""Name of the systemd credential (and so of a file in $CREDENTIALS_DIRECTORY) with the instance's CURVE secret (Z85)."""
+
+
+class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The addresses of one leg, without prefix length."""
+
+    v4: str
+    v6: str
+
+
+class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who this process is, where the queue is, and the settings its component's `spec.py` gave it."""
+
+    instance: str
+    component: str
+    machine: str
+    lan: str
+    cluster: str
+    queue_endpoint: str
+    queue_key: str
+    public_key: str
+    legs: dict[str, Leg]
+    version: int = 1
+    settings: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def parse_settings(self, kind: type[T]) -> T:
+        """Return the component's settings as `kind`; raise InvalidInput where they do not fit."""
+        try:
+            return msgspec.json.decode(self.settings, type=kind)
+        except msgspec.DecodeError as error:
+            raise InvalidInput(f"The settings of {self.instance} are not valid: {error}.") from error
+
+
+def load() -> ServiceContext:
+    """Return the context that the unit's environment points to, or raise InvalidInput."""
+    path = Path(os.environ.get(SERVICE_FILE, "service.json"))
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ServiceContext)
+    except (OSError, msgspec.DecodeError) as error:
+        raise InvalidInput(f"The service document {path} cannot be used: {error}.") from error
+
+
+def credential(name: str) -> str:
+    """Return the systemd credential `name` as text (systemd.exec(5)); raise InvalidInput where it is missing."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    try:
+        return (Path(directory) / name).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidInput(
+            f"The credential {name} is missing: {error}.", hint="It is handed over by the unit that the supervisor writes."
+        ) from error
