@@ -1,0 +1,91 @@
+"""What the queue refuses, and what it cannot know."""
+
+from appliance.errors import ApplianceError, InvalidInput, NotFound, Refused, Relayed, Unavailable
+
+
+class QueueBusy(Unavailable):
+    """The broker is at a limit (depth, bytes, disk); nothing was stored. Try again after `retry_after_s` seconds."""
+
+    code = "queue-busy"
+    hint = "Try again after the time given; `alpha-ren queue stats` shows which address is full."
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class PublishUnknown(Unavailable):
+    """No acknowledgement came before the deadline: stored or not. Publish again with the same id; a repeat is no second message."""
+
+    code = "publish-unknown"
+    hint = "Publish again with the same id: the broker recognises a repeat."
+
+    def __init__(self, message: str, ids: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.ids = ids
+
+
+class NotPermitted(Refused):
+    """The key's rights do not cover this address."""
+
+    code = "not-permitted"
+    hint = "The component's declaration must list the address among what it may use."
+
+
+class LeaseLost(ApplianceError):
+    """The delivery's lease had passed; the message went, or goes, to another consumer."""
+
+    code = "lease-lost"
+    hint = "Drop the work in hand; whoever holds the message now finishes it."
+    status = 409
+
+
+class SettleUnknown(Unavailable):
+    """No answer to done, retry, reject or move before the deadline; if it did not arrive, the message is delivered again."""
+
+    code = "settle-unknown"
+
+
+class BadAddress(InvalidInput):
+    """Not an address (`lan/cluster/name` or a short name), or not a pattern."""
+
+    code = "bad-address"
+    hint = "Names are letters, digits, `_` and `-` in parts joined by dots; `lan/cluster/` in front is optional."
+
+
+class NoRoute(NotFound):
+    """The address is in a cluster to which this broker has no route."""
+
+    code = "no-route"
+    hint = "Configure a route to that cluster, or use an address of this one."
+
+
+class RemoteError(Relayed):
+    """The server's error, with its code, sentence and hint; also the broker's own (see `codes`)."""
+
+
+NOT_SERVED = "call-not-served"
+CALL_DEADLINE = "call-deadline"
+SERVER_LOST = "call-server-lost"
+"""Codes with which the broker itself answers a call: nobody serves the name, no answer in time, the server went away."""
+
+
+class WireError(InvalidInput):
+    """Frames that are not this protocol; the session ends."""
+
+    code = "wire-malformed"
+    hint = "The peer speaks another version or another protocol; see appliance/queue/PROTOCOL.md."
+
+
+class StoreFull(Unavailable):
+    """The disk has no room; the transaction was undone."""
+
+    code = "store-full"
+    hint = "Free space on the state partition or drain the queue."
+
+
+class StoreFailed(ApplianceError):
+    """The store cannot be trusted to hold what it was given; the broker ends and recovers by restarting."""
+
+    code = "store-failed"
+    hint = "The journal has the I/O error; check the disk if it comes back after the restart."
