@@ -1,0 +1,91 @@
+"""The machine's configuration: strict, versioned, refused with a code, a sentence and a hint."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance.config import Config, InvalidConfig, load, parse
+
+
+def test_an_empty_document_is_a_single_box_on_a_dhcp_uplink() -> None:
+    config = parse("")
+    assert config == Config()
+    assert config.network.uplink.mode == "dhcp"
+    assert config.arsrv.count == 2
+
+
+def test_a_whole_document_is_read_into_types() -> None:
+    config = parse(
+        """
+        version = 1
+        [machine]
+        name = "ren-1"
+        lan = "plant"
+        cluster = "north"
+        [network.uplink]
+        mode = "static"
+        address = "192.0.2.10/24"
+        gateway = "192.0.2.1"
+        resolvers = ["192.0.2.53", "2001:db8::53"]
+        [arsrv]
+        count = 4
+        egress_ports = [443, 8080]
+        [mail]
+        smarthost = "mail.example.org:587"
+        sender = "box@example.org"
+        recipients = ["ops@example.org"]
+        [[vpn.peers]]
+        name = "laptop"
+        public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+        slot = 2
+        """
+    )
+    assert config.machine.cluster == "north"
+    assert config.network.uplink.resolvers == ("192.0.2.53", "2001:db8::53")
+    assert config.arsrv.egress_ports == (443, 8080)
+    assert config.vpn.peers[0].name == "laptop"
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("colour = 'red'", "colour"),
+        ("[machine]\nnmae = 'x'", "nmae"),
+        ("[machine]\nname = 'Not A Label'", "$.machine.name"),
+        ("[arsrv]\ncount = 0", "$.arsrv.count"),
+        ("[arsrv]\negress_ports = [70000]", "$.arsrv.egress_ports"),
+        ("[network]\ninner4 = '10.0.0.0/8'", "$.network.inner4"),
+        ("[network]\ninner4 = '8.8.0.0/16'", "$.network.inner4"),
+        ("[network]\ninner6 = '2001:db8::/48'", "$.network.inner6"),
+        ("[network.uplink]\nmode = 'static'", "$.network.uplink"),
+        ("[network.uplink]\nmode = 'static'\naddress = '192.0.2.1/24'\ngateway = '198.51.100.1'", "$.network.uplink"),
+        ("[network.uplink]\naddress = '192.0.2.1/24'", "$.network.uplink"),
+        ("[network.uplink]\nresolvers = ['nobody']", "$.network.uplink"),
+        ("[mail]\nsmarthost = 'a b'", "$.mail.smarthost"),
+        ("[mail]\nrecipients = ['nobody']", "$.mail"),
+        ("version = 2", "$.version"),
+        ("[[vpn.peers]]\nname = 'a'\npublic_key = 'short'\nslot = 2", "$.vpn.peers"),
+        ("this is no TOML", ""),
+    ],
+)
+def test_what_does_not_validate_is_refused_and_the_field_is_named(text: str, field: str) -> None:
+    with pytest.raises(InvalidConfig) as refusal:
+        parse(text)
+    problem = refusal.value.problem
+    assert problem.code == "invalid-config"
+    assert field in problem.message
+    assert problem.hint
+
+
+def test_two_vpn_peers_with_one_slot_are_refused() -> None:
+    peer = "[[vpn.peers]]\nname='{}'\npublic_key='xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg='\nslot=2\n"
+    with pytest.raises(InvalidConfig, match="share"):
+        parse(peer.format("a") + peer.format("b"))
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        load(tmp_path / "missing.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        load(tmp_path / "binary.toml")
