@@ -1,8 +1,34 @@
-"""What the supervisor says about its machine."""
+"""What the supervisor says about its machine, and how it is asked on the box.
+
+The control socket is a ZeroMQ ROUTER at CONTROL_ENDPOINT, a Unix socket that only root can reach. A request is two frames, the
+call's name and its JSON body (`{}` where it takes none); the reply is two frames, `ok` and the JSON body, or `error` and a
+Problem. The calls and their bodies:
+
+| call | body | reply |
+|---|---|---|
+| `status` | - | MachineStatus, with the pairing code while there is one |
+| `plan` | - | Plan: what the next round would change |
+| `firewall` | - | Firewall: every allowed flow |
+| `apply` | ConfigText | Applied; InvalidConfig changes nothing |
+| `pairing.open` | - | Pairing: a person at the local console asks for a code |
+| `queue.stats` | - | the broker's reply to its call of that name |
+"""
 
 from typing import Literal
 
 import msgspec
+
+from appliance.errors import Problem
+from appliance.topology import FlowRule
+
+CONTROL_SOCKET = "/run/alpha-ren/supervisor.sock"
+CONTROL_ENDPOINT = f"ipc://{CONTROL_SOCKET}"
+
+SEED_REFUSED = "/var/lib/alpha-ren/seed-refused.json"
+"""Where first boot leaves a SeedRefusal for the supervisor to show; the file is gone once a good seed came."""
+
+FINGERPRINT = "/var/lib/alpha-ren/identity/fingerprint"
+"""The console certificate's SHA-256 fingerprint as browsers show it: hex pairs, upper case, with colons."""
 
 UnitState = Literal["active", "activating", "reloading", "inactive", "failed", "deactivating", "unknown"]
 
@@ -39,8 +65,8 @@ class BootPhase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
-    `pairing` is filled only on the local socket. `step` is what the supervisor is doing now, `last_error` the newest
-    problem in one sentence with its hint, both empty when there is nothing to say.
+    `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing to
+    do), `last_error` the newest problem that still holds.
     """
 
     at: float
@@ -50,7 +76,7 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ready: bool
     units: tuple[UnitStatus, ...]
     step: str = ""
-    last_error: str = ""
+    last_error: Problem | None = None
     uplink: tuple[str, ...] = ()
     console_url: str = ""
     fingerprint: str = ""
@@ -58,3 +84,47 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     config_in_force: str = "default"
     notes: tuple[str, ...] = ()
     pairing: Pairing | None = None
+
+
+class SeedRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A configuration seed that was refused: where it came from, its SHA-256, when (Unix time), and why."""
+
+    source: str
+    digest: str
+    at: float
+    problem: Problem
+    version: int = 1
+
+
+class PlanStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One step: what is done (`make`, `change`, `remove`, `start`…) to which kind of thing, by its name, and why."""
+
+    action: str
+    kind: str
+    name: str
+    why: str = ""
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The steps from what is to what should be, in the order in which they would be taken; none when all is well."""
+
+    steps: tuple[PlanStep, ...] = ()
+
+
+class Firewall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every flow that any namespace lets through; what is not in the table is dropped."""
+
+    flows: tuple[FlowRule, ...] = ()
+
+
+class ConfigText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A configuration document to be put in force, as TOML."""
+
+    text: str
+
+
+class Applied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The configuration is in force: the SHA-256 of its text, and the steps that were taken."""
+
+    digest: str
+    steps: int
