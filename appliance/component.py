@@ -33,7 +33,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything below."""
 
 
-class Port(Declared):
+class Port(Declared, frozen=True):
     """A port an instance listens on, found by its `name`; on the `uplink` leg it answers the outside (any source)."""
 
     name: str
@@ -42,7 +42,7 @@ class Port(Declared):
     outside: bool = False
 
 
-class Peer(Declared):
+class Peer(Declared, frozen=True):
     """A component this one may call: every instance of it, on the port of that name."""
 
     component: str
@@ -50,7 +50,7 @@ class Peer(Declared):
     reason: str
 
 
-class Egress(Declared):
+class Egress(Declared, frozen=True):
     """A flow out of the box: to `to` (a CIDR or ANYWHERE) on this port."""
 
     port: int
@@ -59,7 +59,7 @@ class Egress(Declared):
     to: str = ANYWHERE
 
 
-class Exposure(Declared):
+class Exposure(Declared, frozen=True):
     """A path prefix on the outside's 443 that the reverse proxy hands to the instance's HTTP port of that name.
 
     All instances with the same prefix are balanced; `check` is a path that answers 200 while the instance is well.
@@ -70,21 +70,21 @@ class Exposure(Declared):
     check: str
 
 
-class Forward(Declared):
+class Forward(Declared, frozen=True):
     """A port on the outside that the gateway hands on unchanged (nftables DNAT) to this instance's port of that name."""
 
     port: str
     number: int
 
 
-class Credential(Declared):
+class Credential(Declared, frozen=True):
     """A file that a unit gets as systemd credential `name` (systemd.exec(5), LoadCredential=)."""
 
     name: str
     path: str
 
 
-class UnitSpec(Declared):
+class UnitSpec(Declared, frozen=True):
     """A process of an instance. An empty `name` is its main unit.
 
     `user` empty means a dynamic user of its own; `notify` that it says READY=1 and feeds the watchdog itself;
@@ -109,7 +109,7 @@ class UnitSpec(Declared):
     sandbox: bool = True
 
 
-class Resources(Declared):
+class Resources(Declared, frozen=True):
     """What an instance may use at most, over all its units."""
 
     memory_mb: int = 256
@@ -117,7 +117,7 @@ class Resources(Declared):
     cpu_weight: int = 100
 
 
-class RenderedFile(Declared):
+class RenderedFile(Declared, frozen=True):
     """A file for /run/alpha-ren/INSTANCE/`name`; `check` is the daemon's own checker, `{path}` stands for the candidate.
 
     When it changes, the units in `reloads` are reloaded and those in `restarts` restarted (unit names as in UnitSpec).
@@ -131,14 +131,14 @@ class RenderedFile(Declared):
     restarts: tuple[str, ...] = ()
 
 
-class WireGuardPeerSpec(Declared):
+class WireGuardPeerSpec(Declared, frozen=True):
     """A WireGuard peer and the addresses it may use, in CIDR form."""
 
     public_key: str
     allowed: tuple[str, ...]
 
 
-class WireGuardSpec(Declared):
+class WireGuardSpec(Declared, frozen=True):
     """A WireGuard interface inside the instance; the supervisor makes its key on the box."""
 
     name: str
@@ -147,7 +147,7 @@ class WireGuardSpec(Declared):
     peers: tuple[WireGuardPeerSpec, ...] = ()
 
 
-class Instance(Declared):
+class Instance(Declared, frozen=True):
     """One instance of a component: a namespace with its legs, ports, peers, units.
 
     `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink leg:
@@ -182,7 +182,7 @@ class Instance(Declared):
         raise BadDeclaration(f"{self.name} offers no port named {name}.")
 
 
-class Placed(Declared):
+class Placed(Declared, frozen=True):
     """An instance with its place on this machine: the addresses of its inner legs."""
 
     component: str
@@ -195,7 +195,7 @@ class Placed(Declared):
         return self.legs.get("cluster") or self.legs["dmz"]
 
 
-class Site(Declared):
+class Site(Declared, frozen=True):
     """What a component may know of the machine when it renders its files."""
 
     config: Config
@@ -225,7 +225,7 @@ def no_files(_site: Site, _placed: Placed) -> Iterable[RenderedFile]:
     return ()
 
 
-class ComponentSpec(Declared):
+class ComponentSpec(Declared, frozen=True):
     """What a component declares: its name (an acronym of the landscape, lower case), its instances, its files."""
 
     name: str

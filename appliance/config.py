@@ -33,7 +33,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     pass
 
 
-class Machine(_Section):
+class Machine(_Section, frozen=True):
     """Who this machine is: `lan/cluster` is the first part of every queue address on it."""
 
     name: Label = "alpha-ren"
@@ -41,7 +41,7 @@ class Machine(_Section):
     cluster: Label = "main"
 
 
-class Uplink(_Section):
+class Uplink(_Section, frozen=True):
     """How the uplink gets its addresses; `static` needs `address` and `gateway`."""
 
     mode: Literal["dhcp", "static"] = "dhcp"
@@ -50,7 +50,7 @@ class Uplink(_Section):
     resolvers: tuple[str, ...] = ()
 
 
-class Network(_Section):
+class Network(_Section, frozen=True):
     """The uplink and the inner networks (`inner4` is an IPv4 /16, `inner6` an IPv6 ULA /48)."""
 
     uplink: Uplink = Uplink()
@@ -58,20 +58,20 @@ class Network(_Section):
     inner6: str = "fd9c:156::/48"
 
 
-class Arsrv(_Section):
+class Arsrv(_Section, frozen=True):
     """The integration servers; `egress_ports` are the TCP ports that deliveries may use on any outside host."""
 
     count: Annotated[int, Meta(ge=1, le=200)] = 2
     egress_ports: tuple[TcpPort, ...] = (80, 443)
 
 
-class Arwadm(_Section):
+class Arwadm(_Section, frozen=True):
     """The web administration consoles, each isolated from the others."""
 
     count: Annotated[int, Meta(ge=1, le=15)] = 1
 
 
-class Mail(_Section):
+class Mail(_Section, frozen=True):
     """Where notification mail goes: `smarthost` is `host` or `host:port`; empty means that mail waits on the box."""
 
     smarthost: str = ""
@@ -79,7 +79,7 @@ class Mail(_Section):
     recipients: tuple[str, ...] = ()
 
 
-class VpnPeer(_Section):
+class VpnPeer(_Section, frozen=True):
     """A WireGuard peer: its public key (base64) and the slot of its address in the VPN network, 2 to 254."""
 
     name: Label
@@ -87,13 +87,13 @@ class VpnPeer(_Section):
     slot: Annotated[int, Meta(ge=2, le=254)]
 
 
-class Vpn(_Section):
+class Vpn(_Section, frozen=True):
     """Who may enter the cluster by WireGuard."""
 
     peers: tuple[VpnPeer, ...] = ()
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     """The whole document."""
 
     version: int = CURRENT_VERSION

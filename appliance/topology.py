@@ -18,20 +18,20 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything below: frozen, compared by value."""
 
 
-class Bridge(Noun):
+class Bridge(Noun, frozen=True):
     """A layer-2 segment in the host namespace; it carries no address, so the host cannot be spoken to."""
 
     name: str
 
 
-class Namespace(Noun):
+class Namespace(Noun, frozen=True):
     """A network namespace, pinned at /run/netns/NAME; `forwarding` makes it a router."""
 
     name: str
     forwarding: bool = False
 
 
-class Veth(Noun):
+class Veth(Noun, frozen=True):
     """A leg: `name` inside `namespace`, its other end `host_name` enslaved to `bridge`.
 
     `isolated` ports of one bridge cannot speak to each other (bridge(8), `isolated on`).
@@ -46,7 +46,7 @@ class Veth(Noun):
     isolated: bool = False
 
 
-class Nic(Noun):
+class Nic(Noun, frozen=True):
     """A physical interface that is moved into `namespace` and renamed to `name` there; `match` is its name on the host."""
 
     namespace: str
@@ -55,14 +55,14 @@ class Nic(Noun):
     addresses: tuple[str, ...] = ()
 
 
-class WireGuardPeer(Noun):
+class WireGuardPeer(Noun, frozen=True):
     """One peer of a WireGuard interface; `allowed` are its addresses in CIDR form."""
 
     public_key: str
     allowed: tuple[str, ...]
 
 
-class WireGuard(Noun):
+class WireGuard(Noun, frozen=True):
     """A WireGuard interface inside `namespace`; its private key is read from `key_file`, never from here."""
 
     namespace: str
@@ -73,7 +73,7 @@ class WireGuard(Noun):
     peers: tuple[WireGuardPeer, ...]
 
 
-class Route(Noun):
+class Route(Noun, frozen=True):
     """A route inside `namespace`; `destination` is `default`, `default6` or a CIDR."""
 
     namespace: str
@@ -81,7 +81,7 @@ class Route(Noun):
     gateway: str
 
 
-class FlowRule(Noun):
+class FlowRule(Noun, frozen=True):
     """One allowed flow of the one table: who may open a connection to whom, on what, and which component asked for it, why.
 
     `source` and `target` are instance names or ANYWHERE; `to` narrows an ANYWHERE target to a CIDR, `via` is the network
@@ -98,14 +98,14 @@ class FlowRule(Noun):
     via: NetworkName = "uplink"
 
 
-class Ruleset(Noun):
+class Ruleset(Noun, frozen=True):
     """The complete nftables ruleset of one namespace, as `nft -f` text."""
 
     namespace: str
     text: str
 
 
-class File(Noun):
+class File(Noun, frozen=True):
     """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the candidate.
 
     """
@@ -116,7 +116,7 @@ class File(Noun):
     check: tuple[str, ...] = ()
 
 
-class Unit(Noun):
+class Unit(Noun, frozen=True):
     """A systemd unit the supervisor owns: its name with suffix and its whole text.
 
     `reload_on` and `restart_on` are paths of Files whose change reloads or restarts the unit.
@@ -131,7 +131,7 @@ class Unit(Noun):
     restart_on: tuple[str, ...] = ()
 
 
-class Machine(Noun):
+class Machine(Noun, frozen=True):
     """Everything one machine should be."""
 
     bridges: tuple[Bridge, ...] = ()
