@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from appliance.errors import ApplianceError
@@ -43,15 +43,25 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     one line in the journal, any other exception a traceback; both are exit status 1.
     """
     _log_to_journal()
+    status = 0
     try:
         asyncio.run(_until_signal(main))
-    except ApplianceError as error:
-        log.critical("%s", error)
-        return 1
-    except Exception:
-        log.critical("the process ends because of an unexpected error", exc_info=True)
-        return 1
-    return 0
+    except* ApplianceError as errors:
+        for error in _leaves(errors):
+            log.critical("%s", error)
+        status = 1
+    except* Exception as errors:
+        log.critical("the process ends because of an unexpected error", exc_info=errors)
+        status = 1
+    return status
+
+
+def _leaves(group: BaseExceptionGroup[ApplianceError]) -> Iterator[ApplianceError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 async def _until_signal(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
