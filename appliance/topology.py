@@ -1,7 +1,8 @@
 """The nouns of one machine: what should exist on it, with nothing said about how it comes to be.
 
 `supervisor` computes these from configuration and hardware facts; `host` compares them with the kernel and makes them true.
-Interface addresses are strings in CIDR form (`10.156.16.2/20`), ports are numbers, protocols are `tcp` or `udp`.
+What was found is said in the same nouns. Interface addresses are strings in CIDR form (`10.156.16.2/20`), ports are
+numbers, protocols are `tcp` or `udp`.
 """
 
 from typing import Literal
@@ -13,32 +14,62 @@ NetworkName = Literal["uplink", "dmz", "cluster"]
 ANYWHERE = "any"
 """A flow to or from the outside world, whatever its address."""
 
+HOST = ""
+"""The namespace the supervisor itself runs in."""
+
 
 class Noun(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything below: frozen, compared by value."""
 
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its kind, as a person would say it."""
+        raise NotImplementedError
 
-class Bridge(Noun, frozen=True):
+
+class Named(Noun, frozen=True):
+    """Something whose name says which one it is."""
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.name
+
+
+class Interface(Noun, frozen=True):
+    """An interface inside a namespace, brought up; `up` is False only where it was found down."""
+
+    namespace: str
+    name: str
+    up: bool = True
+
+    @property
+    def key(self) -> str:
+        """Namespace and name."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Bridge(Named, frozen=True):
     """A layer-2 segment in the host namespace; it carries no address, so the host cannot be spoken to."""
 
-    name: str
+    up: bool = True
 
 
-class Namespace(Noun, frozen=True):
-    """A network namespace, pinned at /run/netns/NAME; `forwarding` makes it a router."""
+class Namespace(Named, frozen=True):
+    """A network namespace, pinned at /run/netns/NAME; `forwarding` makes it a router, `sysctls` are (name, value) below net."""
 
-    name: str
     forwarding: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
 
 
-class Veth(Noun, frozen=True):
+class Veth(Interface, frozen=True):
     """A leg: `name` inside `namespace`, its other end `host_name` enslaved to `bridge`.
 
     `isolated` ports of one bridge cannot speak to each other (bridge(8), `isolated on`).
     """
 
-    namespace: str
-    name: str
     host_name: str
     bridge: str
     mac: str
@@ -46,27 +77,26 @@ class Veth(Noun, frozen=True):
     isolated: bool = False
 
 
-class Nic(Noun, frozen=True):
-    """A physical interface that is moved into `namespace` and renamed to `name` there; `match` is its name on the host."""
+class Nic(Interface, frozen=True):
+    """A physical interface that is moved into `namespace` and renamed to `name` there; `match` is its name on the host.
 
-    namespace: str
-    name: str
+    Without `addresses`, somebody else (a DHCP client) gives it some.
+    """
+
     match: str
     addresses: tuple[str, ...] = ()
 
 
-class WireGuardPeer(Noun, frozen=True):
+class WireGuardPeer(msgspec.Struct, frozen=True, kw_only=True):
     """One peer of a WireGuard interface; `allowed` are its addresses in CIDR form."""
 
     public_key: str
     allowed: tuple[str, ...]
 
 
-class WireGuard(Noun, frozen=True):
+class WireGuard(Interface, frozen=True):
     """A WireGuard interface inside `namespace`; its private key is read from `key_file`, never from here."""
 
-    namespace: str
-    name: str
     listen_port: int
     key_file: str
     addresses: tuple[str, ...]
@@ -79,6 +109,11 @@ class Route(Noun, frozen=True):
     namespace: str
     destination: str
     gateway: str
+
+    @property
+    def key(self) -> str:
+        """Namespace and destination."""
+        return f"{self.namespace}/{self.destination}"
 
 
 class FlowRule(Noun, frozen=True):
@@ -97,42 +132,78 @@ class FlowRule(Noun, frozen=True):
     to: str = ""
     via: NetworkName = "uplink"
 
+    @property
+    def key(self) -> str:
+        """Source, target and what is spoken."""
+        return f"{self.source} to {self.to or self.target} {self.port}/{self.protocol}"
+
 
 class Ruleset(Noun, frozen=True):
-    """The complete nftables ruleset of one namespace, as `nft -f` text."""
+    """The complete nftables ruleset of one namespace, as `nft -f` text; HOST is the host's own."""
 
     namespace: str
     text: str
 
+    @property
+    def key(self) -> str:
+        """The namespace."""
+        return self.namespace or "host"
+
 
 class File(Noun, frozen=True):
-    """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the candidate.
-
-    """
+    """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the candidate."""
 
     path: str
     content: str
     mode: int = 0o644
     check: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """The path."""
+        return self.path
 
-class Unit(Noun, frozen=True):
+
+class Unit(Named, frozen=True):
     """A systemd unit the supervisor owns: its name with suffix and its whole text.
 
     `reload_on` and `restart_on` are paths of Files whose change reloads or restarts the unit.
     """
 
-    name: str
     text: str
     component: str
     instance: str
-    namespace: str
+    namespace: str = HOST
     reload_on: tuple[str, ...] = ()
     restart_on: tuple[str, ...] = ()
 
 
-class Machine(Noun, frozen=True):
-    """Everything one machine should be."""
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a running unit was started with: SHA-256 digests of its text and of the files in `restart_on` and `reload_on`."""
+
+    text: str
+    restart: str
+    reload: str
+
+
+class UnitFact(Named, frozen=True):
+    """A unit of ours as it was found.
+
+    `text` is what lies on disk, `state` systemd's ActiveState, `loaded` what it was last started with (None: unknown).
+    An `orphan` runs in a network namespace that is no longer the one of that name. `since` is Unix time.
+    """
+
+    text: str
+    state: str
+    loaded: Loaded | None = None
+    orphan: bool = False
+    restarts: int = 0
+    since: float = 0.0
+    memory_mb: float = 0.0
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one machine should be; and, but for flows and units, what it was found to be."""
 
     bridges: tuple[Bridge, ...] = ()
     namespaces: tuple[Namespace, ...] = ()
@@ -144,3 +215,11 @@ class Machine(Noun, frozen=True):
     rulesets: tuple[Ruleset, ...] = ()
     files: tuple[File, ...] = ()
     units: tuple[Unit, ...] = ()
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found: `machine` in the nouns of the desired one, units as facts, `uplink` the addresses on moved NICs (CIDR)."""
+
+    machine: Machine = Machine()
+    units: tuple[UnitFact, ...] = ()
+    uplink: tuple[str, ...] = ()
