@@ -1,0 +1,1 @@
+"""ARWADM: the web administration console."""

@@ -1,0 +1,18 @@
+"""ARWADM's process: `python3 -m appliance.arwadm.service`."""
+
+import sys
+from pathlib import Path
+
+from appliance import notify
+from appliance.arwadm.pages import ROUTES
+from appliance.arwadm.picture import watching
+from appliance.web.server import serve
+
+
+async def main() -> None:
+    """Serve the console until cancelled."""
+    await serve(Path(__file__).parent, "/", ROUTES, watching)
+
+
+if __name__ == "__main__":
+    sys.exit(notify.run(main))

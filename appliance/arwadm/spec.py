@@ -1,0 +1,33 @@
+"""What ARWADM declares: n consoles, each in a namespace of its own, all behind the reverse proxy at `/`."""
+
+from appliance.component import PYTHON, ComponentSpec, Exposure, Instance, Peer, Port, Resources, UnitSpec
+from appliance.config import Config
+from appliance.contracts.access import Rights
+from appliance.web.server import ConsoleSettings
+
+FIRST_SLOT = 16
+HTTP = Port(name="http", number=7190)
+RIGHTS = Rights(
+    subscribe=("machine", "order", "health"),
+    call=("arclst.setup", "arclst.setup.state", "arclst.login", "arclst.logout", "arclst.session", "queue.stats", "queue.recent"),
+)
+
+
+def declare(config: Config) -> ComponentSpec:
+    """Return one instance per configured console."""
+    return ComponentSpec(name="arwadm", instances=tuple(_console(number) for number in range(1, config.arwadm.count + 1)))
+
+
+def _console(number: int) -> Instance:
+    return Instance(
+        name=f"arwadm-{number}",
+        slot=FIRST_SLOT + number,
+        legs=("cluster",),
+        ports=(HTTP,),
+        peers=(Peer(component="queue", port="queue", reason="shows the cluster and acts through calls"),),
+        exposures=(Exposure(prefix="/", port=HTTP.name, check="/health"),),
+        rights=RIGHTS,
+        units=(UnitSpec(exec=(PYTHON, "-m", "appliance.arwadm.service"), watchdog_s=30),),
+        resources=Resources(memory_mb=192),
+        settings=ConsoleSettings(port=HTTP.number),
+    )

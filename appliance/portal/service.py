@@ -1,0 +1,18 @@
+"""The portal's process: `python3 -m appliance.portal.service`."""
+
+import sys
+from pathlib import Path
+
+from appliance import notify
+from appliance.portal.catalogue import following
+from appliance.portal.pages import ROUTES
+from appliance.web.server import serve
+
+
+async def main() -> None:
+    """Serve the portal until cancelled."""
+    await serve(Path(__file__).parent, "/portal/", ROUTES, following)
+
+
+if __name__ == "__main__":
+    sys.exit(notify.run(main))

@@ -1,0 +1,73 @@
+"""The server around a console: from the service document to the cancellation that SIGTERM brings."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import msgspec
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, RequestHandler
+
+from appliance import notify
+from appliance.config import TcpPort
+from appliance.contracts.service import ServiceContext, load
+from appliance.queue.client import QueueClient, connect
+from appliance.web.page import Assets, FolderLoader, NoPage
+from appliance.web.session import Sessions
+
+SHARED = Path(__file__).parent
+MOST_BODY_BYTES = 2**20
+MOST_HEADER_BYTES = 32 * 2**10
+
+Route = tuple[str, type[RequestHandler]]
+Companion = Callable[[QueueClient], AbstractAsyncContextManager[object]]
+"""Something that lives as long as the console does; handlers find it in the settings as `companion`."""
+
+
+class ConsoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a console's `spec.py` hands to its process: the port it listens on."""
+
+    port: TcpPort
+
+
+def application(
+    context: ServiceContext, queue: QueueClient, folder: Path, prefix: str, routes: Sequence[Route], companion: object
+) -> Application:
+    """Return the console's application: its own routes below `prefix` (which ends in a slash) and its assets."""
+    assets = [
+        (rf"{prefix}static/shared/(.+)", Assets, {"path": str(SHARED / "static")}),
+        (rf"{prefix}static/own/(.+)", Assets, {"path": str(folder / "static")}),
+    ]
+    return Application(
+        [*assets, *((prefix + path, handler) for path, handler in routes)],
+        default_handler_class=NoPage,
+        template_loader=FolderLoader(folder / "templates", SHARED / "templates"),
+        xsrf_cookies=True,
+        xsrf_cookie_name="__Host-xsrf",
+        xsrf_cookie_kwargs={"secure": True, "samesite": "Strict", "path": "/"},
+        prefix=prefix,
+        context=context,
+        queue=queue,
+        sessions=Sessions(queue),
+        companion=companion,
+    )
+
+
+async def serve(folder: Path, prefix: str, routes: Sequence[Route], companion: Companion) -> None:
+    """Serve the console whose templates and assets are in `folder`, on its cluster leg, until cancelled."""
+    context = load()
+    settings = context.parse_settings(ConsoleSettings)
+    async with connect(context) as queue, companion(queue) as beside:
+        app = application(context, queue, folder, prefix, routes, beside)
+        # The firewall lets only the reverse proxy in, so its X-Forwarded-For can be believed.
+        server = HTTPServer(app, xheaders=True, max_body_size=MOST_BODY_BYTES, max_header_size=MOST_HEADER_BYTES)
+        leg = context.legs["cluster"]
+        for address in (leg.v4, leg.v6):
+            server.listen(settings.port, address=address)
+        notify.ready()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            server.stop()
+            await server.close_all_connections()
