@@ -27,7 +27,7 @@ class Noun(msgspec.Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
 
-class Named(Noun, frozen=True):
+class Named(Noun, frozen=True, kw_only=True):
     """Something whose name says which one it is."""
 
     name: str
@@ -38,7 +38,7 @@ class Named(Noun, frozen=True):
         return self.name
 
 
-class Interface(Noun, frozen=True):
+class Interface(Noun, frozen=True, kw_only=True):
     """An interface inside a namespace, brought up; `up` is False only where it was found down."""
 
     namespace: str
@@ -51,20 +51,20 @@ class Interface(Noun, frozen=True):
         return f"{self.namespace}/{self.name}"
 
 
-class Bridge(Named, frozen=True):
+class Bridge(Named, frozen=True, kw_only=True):
     """A layer-2 segment in the host namespace; it carries no address, so the host cannot be spoken to."""
 
     up: bool = True
 
 
-class Namespace(Named, frozen=True):
+class Namespace(Named, frozen=True, kw_only=True):
     """A network namespace, pinned at /run/netns/NAME; `forwarding` makes it a router, `sysctls` are (name, value) below net."""
 
     forwarding: bool = False
     sysctls: tuple[tuple[str, str], ...] = ()
 
 
-class Veth(Interface, frozen=True):
+class Veth(Interface, frozen=True, kw_only=True):
     """A leg: `name` inside `namespace`, its other end `host_name` enslaved to `bridge`.
 
     `isolated` ports of one bridge cannot speak to each other (bridge(8), `isolated on`).
@@ -77,7 +77,7 @@ class Veth(Interface, frozen=True):
     isolated: bool = False
 
 
-class Nic(Interface, frozen=True):
+class Nic(Interface, frozen=True, kw_only=True):
     """A physical interface that is moved into `namespace` and renamed to `name` there; `match` is its name on the host.
 
     Without `addresses`, somebody else (a DHCP client) gives it some.
@@ -94,7 +94,7 @@ class WireGuardPeer(msgspec.Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...]
 
 
-class WireGuard(Interface, frozen=True):
+class WireGuard(Interface, frozen=True, kw_only=True):
     """A WireGuard interface inside `namespace`; its private key is read from `key_file`, never from here."""
 
     listen_port: int
@@ -103,7 +103,7 @@ class WireGuard(Interface, frozen=True):
     peers: tuple[WireGuardPeer, ...]
 
 
-class Route(Noun, frozen=True):
+class Route(Noun, frozen=True, kw_only=True):
     """A route inside `namespace`; `destination` is `default`, `default6` or a CIDR."""
 
     namespace: str
@@ -116,7 +116,7 @@ class Route(Noun, frozen=True):
         return f"{self.namespace}/{self.destination}"
 
 
-class FlowRule(Noun, frozen=True):
+class FlowRule(Noun, frozen=True, kw_only=True):
     """One allowed flow of the one table: who may open a connection to whom, on what, and which component asked for it, why.
 
     `source` and `target` are instance names or ANYWHERE; `to` narrows an ANYWHERE target to a CIDR, `via` is the network
@@ -138,7 +138,7 @@ class FlowRule(Noun, frozen=True):
         return f"{self.source} to {self.to or self.target} {self.port}/{self.protocol}"
 
 
-class Ruleset(Noun, frozen=True):
+class Ruleset(Noun, frozen=True, kw_only=True):
     """The complete nftables ruleset of one namespace, as `nft -f` text; HOST is the host's own."""
 
     namespace: str
@@ -150,7 +150,7 @@ class Ruleset(Noun, frozen=True):
         return self.namespace or "host"
 
 
-class File(Noun, frozen=True):
+class File(Noun, frozen=True, kw_only=True):
     """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the candidate."""
 
     path: str
@@ -164,7 +164,7 @@ class File(Noun, frozen=True):
         return self.path
 
 
-class Unit(Named, frozen=True):
+class Unit(Named, frozen=True, kw_only=True):
     """A systemd unit the supervisor owns: its name with suffix and its whole text.
 
     `reload_on` and `restart_on` are paths of Files whose change reloads or restarts the unit.
@@ -186,7 +186,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     reload: str
 
 
-class UnitFact(Named, frozen=True):
+class UnitFact(Named, frozen=True, kw_only=True):
     """A unit of ours as it was found.
 
     `text` is what lies on disk, `state` systemd's ActiveState, `loaded` what it was last started with (None: unknown).
