@@ -1,0 +1,1 @@
+"""Programs that tests run on outside hosts: the systems that the appliance integrates."""

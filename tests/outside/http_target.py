@@ -1,0 +1,51 @@
+"""An HTTP server that takes deliveries: `python http_target.py HOST PORT RECORD [STATUS]`.
+
+Every request is appended to the file RECORD as one JSON line before it is answered with STATUS (200). It prints `ready`
+once it listens.
+"""
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+def handler(record: Path, status: int) -> type[BaseHTTPRequestHandler]:
+    """Return a handler class that records to `record` and answers with `status`."""
+
+    class Target(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            line = json.dumps(
+                {
+                    "at": time.time(),
+                    "method": self.command,
+                    "path": self.path,
+                    "key": self.headers.get("Idempotency-Key", ""),
+                    "type": self.headers.get("Content-Type", ""),
+                    "body": body.decode("utf-8", "replace"),
+                    "peer": self.client_address[0],
+                }
+            )
+            with record.open("a", encoding="utf-8") as out:
+                out.write(line + "\n")
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_PUT = do_PATCH = do_POST
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing: the record says it all."""
+
+    return Target
+
+
+if __name__ == "__main__":
+    host, port, path = sys.argv[1:4]
+    server = ThreadingHTTPServer((host, int(port)), handler(Path(path), int(sys.argv[4]) if len(sys.argv) > 4 else 200))
+    print("ready", flush=True)
+    server.serve_forever()
