@@ -1,0 +1,156 @@
+"""Webhooks: the HTTP server that takes messages in."""
+
+import ipaddress
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from appliance.arsrv.envelope import Envelope, message_id
+from appliance.arsrv.runner import Runner
+from appliance.contracts.flow import Flow, stage_address
+from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
+from appliance.queue.client import QueueBusy, QueueClient
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = "X-Alpha-Ren-Request"
+"""The reverse proxy sets it on every request, whatever the client sent; only the proxy can reach this server."""
+
+MAX_KEY = 255
+PUBLISH_S = 5.0
+RETRY_AFTER_S = 1.0
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class UnknownFlow(NotFound):
+    """There is no flow of that name."""
+
+    code = "unknown-flow"
+    hint = "The address is /hooks/NAME with the name of a flow as the portal shows it."
+
+
+class TooLarge(ApplianceError):
+    """The message is larger than its flow takes."""
+
+    code = "message-too-large"
+    hint = "Send less in one message, or raise `trigger.max_bytes` of the flow."
+    status = 413
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The answer to a message that is on disk: its id, and whether it already was there."""
+
+    id: str
+    duplicate: bool
+
+
+class Hooks:
+    """Handlers for `POST /hooks/FLOW` and `GET /health`; `inner` are the networks the appliance's own flows are fed from."""
+
+    def __init__(self, queue: QueueClient, runner: Runner, inner: tuple[str, ...]) -> None:
+        self._queue = queue
+        self._runner = runner
+        self._inner = [ipaddress.ip_network(network) for network in inner]
+
+    def application(self) -> web.Application:
+        """Return the application; every refusal in it is a problem in JSON."""
+        app = web.Application(middlewares=[_problems])
+        app.router.add_post("/hooks/{flow}", self.receive)
+        app.router.add_get("/health", self.health)
+        return app
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """Answer 200 while messages can be taken in."""
+        self._check_ready()
+        return _json(200, {"ok": True})
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer 202 once the message is on the broker's disk."""
+        self._check_ready()
+        flow = self._find(request)
+        key = request.headers.get("Idempotency-Key", "")
+        if len(key) > MAX_KEY:
+            raise InvalidInput(f"The Idempotency-Key is longer than {MAX_KEY} characters.")
+        body = await _read(request, flow.trigger.max_bytes)
+        envelope = Envelope(
+            id=message_id(flow.name, key, request.headers.get(REQUEST_ID, "")),
+            content_type=request.headers.get("Content-Type", "application/octet-stream"),
+            received_at=time.time(),
+            body=body,
+        )
+        published = await self._queue.publish(
+            stage_address(flow.name, 0), envelope, id=envelope.id, deadline_s=PUBLISH_S,
+            expires_s=flow.trigger.expires_s,
+        )  # fmt: skip
+        return _json(202, Accepted(envelope.id, published.duplicate))
+
+    def _check_ready(self) -> None:
+        if not self._queue.connected:
+            raise Unavailable("The queue is not connected.")
+        if not self._runner.knows_flows:
+            raise Unavailable("The flows of the cluster are not known yet.")
+
+    def _find(self, request: web.Request) -> Flow:
+        name = request.match_info["flow"]
+        flow = self._runner.flow(name)
+        if flow is None or (name.startswith("_") and not self._from_inside(request)):
+            raise UnknownFlow(f"There is no flow named {name[:48]!r}.")
+        return flow
+
+    def _from_inside(self, request: web.Request) -> bool:
+        """Whether the proxy says that the client is on an inner network."""
+        client = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self._inner if network.version == address.version)
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    """Return the body, having read no more of it than the limit; raise TooLarge above it."""
+    refusal = TooLarge(f"The message is larger than the {limit} bytes its flow takes.")
+    if (request.content_length or 0) > limit:
+        raise refusal
+    parts, size = [], 0
+    async for part in request.content.iter_any():
+        size += len(part)
+        if size > limit:
+            raise refusal
+        parts.append(part)
+    return b"".join(parts)
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ApplianceError as error:
+        if error.problem.status >= 500:
+            log.warning("%s %s is answered %d: %s", request.method, request.path, error.problem.status, error)
+        return _refuse(error)
+    except web.HTTPException as error:
+        return _json(error.status, Problem(code="http-error", message=f"{error.reason}.", status=error.status))
+    except (ConnectionError, web.PayloadAccessError) as error:  # the client went away while it was sending
+        return _refuse(InvalidInput(f"The message did not arrive whole: {error}."))
+    except Exception:
+        log.exception("%s %s failed unexpectedly", request.method, request.path)
+        return _refuse(ApplianceError("The server failed to handle this message.", hint="Its journal says why."))
+
+
+def _refuse(error: ApplianceError) -> web.Response:
+    problem = error.problem
+    response = _json(problem.status, problem)
+    if problem.status == 503:
+        wait_s = error.retry_after_s if isinstance(error, QueueBusy) else RETRY_AFTER_S
+        response.headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
+    return response
+
+
+def _json(status: int, content: object) -> web.Response:
+    kind = "application/problem+json" if status >= 400 else "application/json"
+    return web.Response(status=status, body=msgspec.json.encode(content), content_type=kind)

@@ -1,0 +1,91 @@
+"""The process of an integration server."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from appliance import notify
+from appliance.arsrv.delivery import HttpSender
+from appliance.arsrv.hooks import Hooks
+from appliance.arsrv.runner import Runner
+from appliance.arsrv.spec import Settings
+from appliance.arsrv.targets import Guard
+from appliance.contracts.member import Joined, Member, Ping, Pong
+from appliance.contracts.service import ServiceContext, load
+from appliance.errors import ApplianceError, Unavailable
+from appliance.queue.client import QueueClient, Request, connect
+
+log = logging.getLogger(__name__)
+
+REJOIN_S = 30.0
+"""Joining is repeated, so that a cluster whose state was lost or restored finds its servers again by itself."""
+AGAIN_S = 1.0
+DRAIN_S = 5.0
+
+
+async def main() -> None:
+    """Serve until cancelled."""
+    context = load()
+    settings = context.parse_settings(Settings)
+    guard = Guard((*settings.inner, *settings.forbidden))
+    async with HttpSender(guard) as sender, connect(context) as queue, asyncio.TaskGroup() as group:
+        runner = Runner(queue, sender)
+        group.create_task(runner.run())
+        group.create_task(_join(queue, context, settings.port))
+        group.create_task(_answer_pings(queue, context.instance, runner))
+        async with _listen(Hooks(queue, runner, settings.inner), context, settings.port):
+            notify.ready("takes messages")
+            await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def _listen(hooks: Hooks, context: ServiceContext, port: int) -> AsyncIterator[None]:
+    server = web.AppRunner(hooks.application(), access_log=None, shutdown_timeout=DRAIN_S)
+    await server.setup()
+    try:
+        leg = context.legs["cluster"]
+        for host in (leg.v4, leg.v6):
+            await web.TCPSite(server, host, port, backlog=1024).start()
+        yield
+    finally:
+        await server.cleanup()
+
+
+async def _join(queue: QueueClient, context: ServiceContext, port: int) -> None:
+    leg = context.legs["cluster"]
+    member = Member(name=context.instance, component=context.component, v4=leg.v4, v6=leg.v6, port=port)
+    last = ""
+    while True:
+        try:
+            joined = await queue.call("arclst.join", member, Joined)
+        except ApplianceError as error:
+            wait_s, said = AGAIN_S, f"cannot join the cluster yet: {error}"
+        else:
+            wait_s, said = REJOIN_S, f"joined the cluster at revision {joined.revision}"
+        if said != last:
+            log.info("%s", said)
+            last = said
+        await asyncio.sleep(wait_s)
+
+
+async def _answer_pings(queue: QueueClient, name: str, runner: Runner) -> None:
+    async def pong(request: Request) -> Pong:
+        request.decode(Ping)
+        return Pong(name=name, pending=runner.pending, flows_revision=runner.revision)
+
+    while True:
+        try:
+            await queue.serve(f"{name}.ping", pong)
+        except Unavailable as error:
+            log.warning("cannot answer pings yet: %s", error)
+            await asyncio.sleep(AGAIN_S)
+        else:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(notify.run(main))
