@@ -1,0 +1,90 @@
+"""What ARDPX declares: the gateway with HAProxy in front of everything that is exposed, and the uplink's DHCP client."""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from string import Template
+
+from appliance.ardpx import haproxy
+from appliance.component import (
+    RUN,
+    STATE,
+    ComponentSpec,
+    Credential,
+    Instance,
+    Placed,
+    Port,
+    RenderedFile,
+    Resources,
+    Site,
+    UnitSpec,
+)
+from appliance.config import Config
+
+NAME = "ardpx"
+SLOT = 1
+HERE = f"{RUN}/{NAME}"
+IDENTITY = f"{STATE}/identity"
+HTTPS = Port(name="https", number=443, outside=True)
+HTTP = Port(name="http", number=80, outside=True)
+
+PROXY = UnitSpec(
+    exec=("/usr/sbin/haproxy", "-Ws", "-f", f"{HERE}/haproxy.cfg"),
+    reload=("/bin/sh", "-c", "kill -USR2 $MAINPID"),
+    kind="notify",
+    user="haproxy",
+    capabilities=("CAP_NET_BIND_SERVICE",),
+    credentials=(Credential(name="console.pem", path=f"{IDENTITY}/console.pem"),),
+    writable=(HERE,),
+    stop_s=5,
+)
+
+UPLINK = UnitSpec(
+    name="uplink",
+    exec=("/usr/sbin/dhcpcd", "-B", "-f", f"{HERE}/dhcpcd.conf", "uplink"),
+    kind="exec",
+    user="root",
+    # SETUID, SETGID, SYS_CHROOT and KILL are what it separates its privileges with: only a proxy of it stays root.
+    capabilities=(
+        "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL",
+        "CAP_CHOWN", "CAP_DAC_OVERRIDE",
+    ),
+    writable=(HERE, "/var/lib/dhcpcd", "/run/dhcpcd"),
+    stop_s=5,
+)
+
+
+def declare(config: Config) -> ComponentSpec:
+    """Return the gateway of this machine; a static uplink has no DHCP client, its addresses come with the interface."""
+    gateway = Instance(
+        name=NAME,
+        slot=SLOT,
+        legs=("uplink", "dmz", "cluster"),
+        ports=(HTTPS, HTTP),
+        units=(PROXY, UPLINK) if config.network.uplink.mode == "dhcp" else (PROXY,),
+        resources=Resources(memory_mb=384, tasks=256),
+    )
+    return ComponentSpec(name=NAME, instances=(gateway,), render=render)
+
+
+def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
+    """Yield HAProxy's configuration and, for a DHCP uplink, dhcpcd's with the script that notes the lease."""
+    yield RenderedFile(
+        name="haproxy.cfg",
+        content=haproxy.render(site.placed, HERE),
+        # The checker reads the certificate too, from where the unit's credential comes from.
+        check=("/usr/bin/env", f"CREDENTIALS_DIRECTORY={IDENTITY}", "/usr/sbin/haproxy", "-c", "-q", "-f", "{path}"),
+        reloads=("",),
+    )
+    if site.config.network.uplink.mode == "dhcp":
+        yield RenderedFile(name="lease-hook", content=_text("lease_hook.py"), mode=0o755)
+        yield RenderedFile(
+            name="dhcpcd.conf",
+            content=Template(_text("dhcpcd.conf.tmpl")).substitute(
+                hook=f"{HERE}/lease-hook", machine=site.config.machine.name
+            ),
+            restarts=(UPLINK.name,),
+        )
+
+
+def _text(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
