@@ -25,7 +25,11 @@ _SNAPSHOT_DEADLINE_S = 120.0
 
 
 class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to start. `network` holds options of QEMU's user-mode network, `credentials` go in over SMBIOS (type 11)."""
+    """What to start.
+
+    `network` holds options of QEMU's user-mode network; `credentials` go in over SMBIOS (type 11); the serial lines are
+    ttyS0, ttyS1… in the guest, the virtio ports are found by their names in /sys/class/virtio-ports.
+    """
 
     disk: Path
     variables: Path
@@ -37,6 +41,7 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     network: tuple[str, ...] = ()
     credentials: Mapping[str, bytes] = {}
     serial_lines: tuple[str, ...] = ("console",)
+    virtio_ports: tuple[str, ...] = ()
     further_arguments: tuple[str, ...] = ()
 
 
@@ -144,7 +149,12 @@ def command_line(spec: MachineSpec, emulator: str, qmp: int, lines: Mapping[str,
     for name, descriptor in lines.items():
         log_file = spec.log_folder / f"{name}.log"
         command += ["-chardev", f"socket,id={name},fd={descriptor},logfile={log_file},logappend=off"]
+    for name in spec.serial_lines:
         command += ["-serial", f"chardev:{name}"]
+    if spec.virtio_ports:
+        command += ["-device", "virtio-serial-pci"]
+    for name in spec.virtio_ports:
+        command += ["-device", f"virtserialport,chardev={name},name={name}"]
     for name in spec.credentials:
         command += ["-smbios", f"type=11,path={_credential_file(spec, name)}"]
     return [*command, *spec.further_arguments]
@@ -156,10 +166,11 @@ async def running(spec: MachineSpec, *, emulator: str = EMULATOR, lock: int | No
     spec.log_folder.mkdir(parents=True, exist_ok=True)
     _write_credentials(spec)
     # Socket pairs instead of socket files: no path that is too long, nothing left behind, nobody else can connect.
-    pairs = {name: socket.socketpair() for name in ("qmp", *spec.serial_lines)}
+    names = (*spec.serial_lines, *spec.virtio_ports)
+    pairs = {name: socket.socketpair() for name in ("qmp", *names)}
     ours = {name: pair[0] for name, pair in pairs.items()}
     theirs = {name: pair[1].fileno() for name, pair in pairs.items()}
-    command = command_line(spec, emulator, theirs["qmp"], {name: theirs[name] for name in spec.serial_lines})
+    command = command_line(spec, emulator, theirs["qmp"], {name: theirs[name] for name in names})
     complaints = spec.log_folder / "qemu.log"
     async with contextlib.AsyncExitStack() as stack:
         for mine, _ in pairs.values():
@@ -183,7 +194,7 @@ async def running(spec: MachineSpec, *, emulator: str = EMULATOR, lock: int | No
         stack.push_async_callback(_end, process)
         qmp = await _connect(ours["qmp"], process, complaints)
         stack.push_async_callback(_disconnect, qmp)
-        lines = {name: await stack.enter_async_context(SerialLine.on(ours[name])) for name in spec.serial_lines}
+        lines = {name: await stack.enter_async_context(SerialLine.on(ours[name])) for name in names}
         yield Machine(process, qmp, lines)
 
 
@@ -199,7 +210,8 @@ async def _connect(channel: socket.socket, process: asyncio.subprocess.Process, 
                 await process.wait()
         words = complaints.read_text(errors="replace").strip().splitlines()
         raise MachineFailed(
-            f"QEMU did not start: {words[-1] if words else 'it does not answer'}.", hint=f"All it said is in {complaints}."
+            f"QEMU did not start: {words[-1] if words else 'it does not answer'}.",
+            hint=f"All it said is in {complaints}.",
         ) from error
     return qmp
 

@@ -93,4 +93,6 @@ class SerialLine:
                     await self._grown.wait()
         except TimeoutError as error:
             tail = self.since(since)[-400:].decode(errors="replace")
-            raise MachineFailed(f"{pattern!r} did not come within {deadline_s:.0f} s; the line ends with: {tail}") from error
+            raise MachineFailed(
+                f"{pattern!r} did not come within {deadline_s:.0f} s; the line ends with: {tail}"
+            ) from error

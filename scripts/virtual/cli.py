@@ -1,0 +1,65 @@
+"""Command line of `scripts/run`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.errors import ApplianceError
+from scripts.virtual import image
+from scripts.virtual.session import Request, run_attached, run_plain, run_until_ready
+from scripts.virtual.terminal import ESCAPE_NAME
+
+_ABOUT = f"""Boot the firmware under QEMU with UEFI and attach this terminal to its local console.
+
+{ESCAPE_NAME} (or Ctrl-C) switches the machine off cleanly; a second one pulls the plug. Without a terminal the facts come as
+lines, and SIGTERM or SIGINT does the same."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `make run ARGS=…`."""
+    options = argparse.ArgumentParser("run", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument(
+        "--fresh", action="store_true", help="discard the machine of the last run and begin with a new one"
+    )
+    options.add_argument(
+        "--until-ready",
+        action="store_true",
+        help="wait for the appliance's own health check, print one JSON line, switch off; progress goes to stderr",
+    )
+    options.add_argument("--profile", default="qemu", help="hardware profile the image was built for (default: qemu)")
+    options.add_argument(
+        "--memory", type=int, default=2048, metavar="MIB", help="memory of the machine (default: 2048)"
+    )
+    options.add_argument(
+        "--deadline", type=float, default=600.0, metavar="S", help="seconds until ready (default: 600)"
+    )
+    options.add_argument(
+        "--state",
+        type=Path,
+        default=image.REPOSITORY / "build" / "run",
+        help="directory of the machine that is kept between runs (default: build/run)",
+    )
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as asked; returns the exit code, an error being shown as sentence, code and hint."""
+    chosen = parser().parse_args(arguments)
+    try:
+        request = Request(
+            image=image.disk_image(chosen.profile),
+            folder=chosen.state.resolve(),
+            fresh=chosen.fresh,
+            memory_mib=chosen.memory,
+            deadline_s=chosen.deadline,
+        )
+        if chosen.until_ready:
+            return asyncio.run(run_until_ready(request))
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            return asyncio.run(run_attached(request))
+        return asyncio.run(run_plain(request))
+    except ApplianceError as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,263 @@
+"""A virtual machine as a test uses it: plain calls that return when the thing has happened, or raise at a deadline."""
+
+import asyncio
+import contextlib
+import json
+import re
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from scripts.virtual import ports
+from scripts.virtual.accelerator import Accelerator
+from scripts.virtual.errors import MachineFailed
+from scripts.virtual.firmware import Firmware
+from scripts.virtual.machine import Ending, Machine, MachineSpec, running
+from scripts.virtual.readiness import Readiness, wait_until_ready
+from scripts.virtual.serial import SerialLine
+from scripts.virtual.storage import Storage
+from tests.vm import agent
+
+T = TypeVar("T")
+
+BOOT_DEADLINE_S = 420.0
+READY_DEADLINE_S = 420.0
+POWER_DOWN_DEADLINE_S = 120.0
+OUTSIDE_HOST = "10.0.2.2"
+"""This computer's loopback, as the machine sees it through QEMU's user-mode network."""
+
+_CONTROL_SEQUENCE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|[()][0-9A-B]|[=>78c]|\][^\x07]*\x07)")
+
+
+class _Loop:
+    """An event loop in a thread, for as long as the context lasts."""
+
+    def __enter__(self) -> Self:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="virtual-machine")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that has a deadline of its own."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+
+class VirtualMachine:
+    """The image, booted with a test agent in it; `start` again after it ended boots the same disk."""
+
+    def __init__(
+        self, loop: _Loop, storage: Storage, log_folder: Path, accelerator: Accelerator, credentials: dict[str, bytes]
+    ) -> None:
+        self._loop = loop
+        self._storage = storage
+        self._log_folder = log_folder
+        self._accelerator = accelerator
+        self._credentials = credentials
+        self._starts = 0
+        self._requests = 0
+        self._machine: Machine | None = None
+        self._stack = contextlib.AsyncExitStack()
+        self.forwards = ports.choose()
+        self.console_log = log_folder
+
+    @property
+    def machine(self) -> Machine:
+        """The running machine."""
+        assert self._machine is not None, "the machine is not running"
+        return self._machine
+
+    @property
+    def url(self) -> str:
+        """Where the outside reaches the appliance."""
+        return self.forwards.outside_url
+
+    def start(self) -> None:
+        """Power on; returns as soon as QEMU runs."""
+        self._starts += 1
+        self.forwards = ports.choose()
+        self.console_log = self._log_folder / f"boot-{self._starts}"
+        spec = MachineSpec(
+            disk=self._storage.disk,
+            variables=self._storage.variables,
+            log_folder=self.console_log,
+            accelerator=self._accelerator,
+            network=self.forwards.arguments,
+            credentials={
+                **agent.credentials(),
+                "alpha-ren.outside-url": self.url.encode(),
+                **self._credentials,
+            },
+            virtio_ports=(agent.PORT,),
+        )
+        self._machine = self._loop.run(self._enter(spec))
+
+    async def _enter(self, spec: MachineSpec) -> Machine:
+        return await self._stack.enter_async_context(running(spec))
+
+    def close(self) -> None:
+        """End the machine at once if it still runs."""
+        self._machine = None
+        self._loop.run(self._stack.aclose())
+
+    def wait_for_agent(self, deadline_s: float = BOOT_DEADLINE_S, *, since: int = 0) -> str:
+        """Wait until the box obeys; returns the id of its boot."""
+        found = self._loop.run(self._agent.expect(rb"\{\"hello\"[^\n]*\}\n", deadline_s, since=since))
+        return msgspec.json.decode(found.group(), type=agent.Hello).hello
+
+    @property
+    def _agent(self) -> SerialLine:
+        return self.machine.lines[agent.PORT]
+
+    @property
+    def agent_position(self) -> int:
+        """A mark on the agent's line, to wait for what comes after it."""
+        return self._agent.position
+
+    def run(self, *argv: str, stdin: str = "", deadline_s: float = 60.0) -> agent.Completed:
+        """Run a command as root on the box; returns how it ended."""
+        self._requests += 1
+        request = agent.Request(self._requests, list(argv), stdin, deadline_s)
+        return self._loop.run(self._ask(request))
+
+    async def _ask(self, request: agent.Request) -> agent.Completed:
+        before = self._agent.position
+        self._agent.write(msgspec.json.encode(request) + b"\n")
+        pattern = rb'\{"number": %d,[^\n]*\}\n' % request.number
+        found = await self._agent.expect(pattern, request.deadline_s + 30, since=before)
+        return msgspec.json.decode(found.group(), type=agent.Completed)
+
+    def output(self, *argv: str, deadline_s: float = 60.0) -> str:
+        """Run a command that must succeed; returns what it printed, without the white space at its ends."""
+        done = self.run(*argv, deadline_s=deadline_s)
+        assert done.code == 0, f"{argv} ended with {done.code}: {done.out}{done.err}"
+        return done.out.strip()
+
+    def wait_for(self, shell: str, deadline_s: float = 120.0) -> None:
+        """Wait until a shell condition holds on the box; `MachineFailed` at the deadline."""
+        loop = f"until {shell}; do sleep 0.2; done"
+        if self.run("sh", "-c", loop, deadline_s=deadline_s).code:
+            raise MachineFailed(f"`{shell}` did not come true within {deadline_s:.0f} s.")
+
+    def wait_until_ready(self, deadline_s: float = READY_DEADLINE_S) -> Readiness:
+        """Wait until the appliance itself says that it is ready, asked through the uplink."""
+        return self._loop.run(wait_until_ready(self.url, deadline_s, lambda _: None))
+
+    def save(self, tag: str) -> None:
+        """Snapshot the whole machine."""
+        self._loop.run(self.machine.save(tag))
+
+    def load(self, tag: str) -> None:
+        """Go back to a snapshot."""
+        self._loop.run(self.machine.load(tag))
+
+    def power_down(self, deadline_s: float = POWER_DOWN_DEADLINE_S) -> Ending:
+        """Press the power button, wait for the end."""
+        ending = self._loop.run(self.machine.power_down(deadline_s))
+        self.close()
+        return ending
+
+    def kill(self) -> None:
+        """End QEMU at once."""
+        self._loop.run(self.machine.kill())
+        self.close()
+
+    def type(self, keys: bytes) -> None:
+        """Type on the serial console."""
+        self._loop.loop.call_soon_threadsafe(self.machine.console.write, keys)
+
+    def expect_on_console(self, pattern: bytes, deadline_s: float = 60.0, *, since: int = 0) -> re.Match[bytes]:
+        """Wait for a pattern in the raw bytes of the serial console."""
+        return self._loop.run(self.machine.console.expect(pattern, deadline_s, since=since))
+
+    def console_position(self) -> int:
+        """A mark on the console, to wait for what comes after it."""
+        return self.machine.console.position
+
+    def console_text(self, since: int = 0) -> str:
+        """What the serial console showed, with control sequences turned into blanks."""
+        return _CONTROL_SEQUENCE.sub(b" ", self.machine.console.since(since)).decode(errors="replace")
+
+    def screenshot(self, target: Path) -> None:
+        """A picture (PNG) of the first screen."""
+        self._loop.run(self.machine.execute("screendump", {"filename": str(target), "format": "png"}))
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class Browser:
+    """A client outside the machine that keeps cookies' name and value, and accepts the box's own certificate."""
+
+    def __init__(self, url: str) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect())
+        self._url = url
+        self.cookies: dict[str, str] = {}
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        deadline_s: float = 60.0,
+    ) -> Answer:
+        """Send one request; every HTTP status is an answer, redirects are not followed."""
+        request = urllib.request.Request(self._url.rstrip("/") + path, data=body, method=method, headers=headers or {})
+        if self.cookies:
+            request.add_header("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
+        try:
+            with self._opener.open(request, timeout=deadline_s) as response:
+                return self._keep(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._keep(error.code, error.headers, error.read())
+
+    def _keep(self, status: int, headers: Any, body: bytes) -> Answer:
+        for cookie in headers.get_all("Set-Cookie") or []:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self.cookies[name.strip()] = value.strip()
+        return Answer(status, {name.lower(): value for name, value in headers.items()}, body)
+
+
+@contextlib.contextmanager
+def virtual_machine(
+    image: Path, folder: Path, log_folder: Path, accelerator: Accelerator, credentials: dict[str, bytes] | None = None
+) -> Iterator[VirtualMachine]:
+    """A machine with a new disk of its own, not yet started; it is gone when the context ends."""
+    storage = Storage(folder)
+    with _Loop() as loop, storage.lock():
+        loop.run(storage.prepare(image, Firmware(), fresh=True))
+        machine = VirtualMachine(loop, storage, log_folder, accelerator, credentials or {})
+        try:
+            yield machine
+        finally:
+            machine.close()
