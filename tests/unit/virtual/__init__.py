@@ -1,0 +1,1 @@
+"""Tests of scripts/virtual that need no QEMU."""
