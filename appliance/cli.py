@@ -1,0 +1,282 @@
+"""The command `alpha-ren`: what a person at the machine, and a script, asks the appliance."""
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import msgspec
+
+from appliance import config
+from appliance.contracts.machine import CONTROL_ENDPOINT, Applied, ConfigText, Firewall, MachineStatus, Plan
+from appliance.contracts.traffic import QueueStats
+from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
+from appliance.supervisor.ask import ask
+
+T = TypeVar("T")
+
+DONE, FAILED, REFUSED, AWAY = 0, 1, 2, 3
+
+EXIT_CODES = """\
+exit status:
+  0  done; for `health`: the machine is ready
+  1  it did not work; for `health`: the machine is not ready
+  2  what was given is not valid, nothing was changed
+  3  a part that is needed does not answer
+
+An error is two lines on standard error: `code: sentence`, then what to do about it. Codes are stable.
+"""
+POLL_S = 0.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status (see EXIT_CODES)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ApplianceError as error:
+        print(error_text(error.problem), file=sys.stderr)
+        return exit_status(error)
+    except BrokenPipeError:
+        # The reader, `head` for one, has seen enough; Python would complain again when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return 130
+
+
+def error_text(problem: Problem) -> str:
+    """Return an error as the command shows it: code and sentence, and the hint on a line of its own."""
+    return f"{problem.code}: {problem.message}" + (f"\n  {problem.hint}" if problem.hint else "")
+
+
+def exit_status(error: ApplianceError) -> int:
+    """Return the exit status that fits an error."""
+    if isinstance(error, Unavailable):
+        return AWAY
+    return REFUSED if 400 <= error.problem.status < 500 else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="alpha-ren",
+        description="Look at this ALPHA-REN machine and change its configuration. Everything but `check` needs root.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--socket", default=CONTROL_ENDPOINT, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    status = commands.add_parser("status", help="what this machine is, whether it is ready, and how each component does")
+    status.add_argument("--json", action="store_true", help="as one JSON document, for programs")
+    status.set_defaults(run=_status)
+
+    plan = commands.add_parser("plan", help="what the supervisor would change next; nothing when all is as it should be")
+    plan.add_argument("--json", action="store_true", help="as one JSON document, for programs")
+    plan.set_defaults(run=_plan)
+
+    firewall = commands.add_parser("firewall", help="every flow that is let through, who asked for it, and why")
+    firewall.set_defaults(run=_firewall)
+
+    logs = commands.add_parser("logs", help="the journal of one component")
+    logs.add_argument("component", metavar="COMPONENT", help="a component or instance (arsrv, arsrv-1), or `supervisor`")
+    logs.add_argument("-n", "--lines", type=_positive, default=50, metavar="N", help="the last N lines (default: 50)")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until interrupted")
+    logs.set_defaults(run=_logs)
+
+    queue = commands.add_parser("queue", help="how many messages each queue address holds")
+    queue.add_argument("--json", action="store_true", help="as one JSON document, for programs")
+    queue.set_defaults(run=_queue)
+
+    health = commands.add_parser("health", help="is the machine ready: exit status 0 means yes")
+    health.add_argument("--wait", action="store_true", help="wait until it is")
+    health.add_argument("--timeout", type=_positive, default=300, metavar="S", help="at most S seconds (default: 300)")
+    health.set_defaults(run=_health)
+
+    check = commands.add_parser("check", help="validate a configuration file; changes nothing")
+    check.add_argument("file", type=Path, metavar="CONFIG.toml")
+    check.set_defaults(run=_check)
+
+    apply = commands.add_parser("apply", help="validate a configuration file and put it in force")
+    apply.add_argument("file", type=Path, metavar="CONFIG.toml")
+    apply.set_defaults(run=_apply)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _ask(
+    options: argparse.Namespace, call: str, kind: type[T], body: msgspec.Struct | None = None, deadline_s: float = 10.0
+) -> T:
+    return asyncio.run(ask(call, kind, body, endpoint=options.socket, deadline_s=deadline_s))
+
+
+def _print_json(document: msgspec.Struct) -> None:
+    print(msgspec.json.format(msgspec.json.encode(document)).decode())
+
+
+def _status(options: argparse.Namespace) -> int:
+    status = _ask(options, "status", MachineStatus)
+    if options.json:
+        _print_json(status)
+    else:
+        print(status_text(status))
+    return DONE
+
+
+def status_text(status: MachineStatus) -> str:
+    """Return the status for a person: facts, then a table of units, then what is wrong."""
+    state = "READY" if status.ready else "NOT READY"
+    lines = [f"{status.name}  {status.version} ({status.profile})  {state}" + (f": {status.step}" if status.step else "")]
+    facts = (
+        ("console", status.console_url),
+        ("uplink", "  ".join(status.uplink)),
+        ("certificate", status.fingerprint),
+        ("configuration", status.config_in_force),
+        ("boot", "  ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in status.boot)),
+        *(("note", note) for note in status.notes),
+    )
+    lines += [f"  {name:<14}{value}" for name, value in facts if value]
+    rows = [
+        (unit.component, unit.instance, unit.name, unit.state, f"{unit.restarts}", f"{unit.memory_mb:.0f} MiB")
+        for unit in status.units
+    ]
+    lines += ["", *table(("COMPONENT", "INSTANCE", "UNIT", "STATE", "RESTARTS", "MEMORY"), rows)]
+    if status.last_error:
+        lines += ["", error_text(status.last_error)]
+    return "\n".join(lines)
+
+
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the rows below their head, in columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+
+
+def _plan(options: argparse.Namespace) -> int:
+    plan = _ask(options, "plan", Plan)
+    if options.json:
+        _print_json(plan)
+    elif plan.steps:
+        rows = [(step.action, step.kind, step.name, step.why) for step in plan.steps]
+        print("\n".join(table(("ACTION", "KIND", "NAME", "WHY"), rows)))
+    else:
+        print("Nothing to do: the machine is as it should be.")
+    return DONE
+
+
+def _firewall(options: argparse.Namespace) -> int:
+    flows = _ask(options, "firewall", Firewall).flows
+    rows = [
+        (flow.source, flow.target, flow.protocol, str(flow.port), flow.to or "-", flow.component, flow.reason)
+        for flow in sorted(flows, key=lambda flow: (flow.source, flow.target, flow.port))
+    ]
+    print("\n".join(table(("FROM", "TO", "PROTOCOL", "PORT", "ONLY", "COMPONENT", "WHY"), rows)))
+    return DONE
+
+
+def _logs(options: argparse.Namespace) -> int:
+    component: str = options.component
+    if not re.fullmatch("[a-z0-9-]{1,64}", component):
+        raise InvalidInput(f"`{component}` is not the name of a component.", hint="`alpha-ren status` lists them.")
+    if component != "supervisor":
+        _require_known(options, component)
+    command = ["journalctl", f"--lines={options.lines}", *(("--follow",) if options.follow else ()), *log_units(component)]
+    sys.stdout.flush()
+    _become(command)
+
+
+def log_units(component: str) -> list[str]:
+    """Return journalctl's options that pick the units of a component, an instance or the supervisor (journalctl(1))."""
+    if component == "supervisor":
+        return ["--unit=alpha-ren-supervisor.service"]
+    return [f"--unit=alpha-ren-{component}.service", f"--unit=alpha-ren-{component}-*.service"]
+
+
+def _require_known(options: argparse.Namespace, name: str) -> None:
+    """Refuse a name that no unit has; where the supervisor is away, whose logs are wanted most, any name will do."""
+    try:
+        units = _ask(options, "status", MachineStatus).units
+    except Unavailable:
+        return
+    known = {unit.component for unit in units} | {unit.instance for unit in units}
+    if name not in known:
+        raise NotFound(f"There is no component named {name}.", hint=f"There are: {', '.join(sorted(known))}, supervisor.")
+
+
+def _become(command: list[str]) -> NoReturn:
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise Unavailable(f"{command[0]} cannot be started: {error}.", hint="This needs the appliance itself.") from error
+
+
+def _queue(options: argparse.Namespace) -> int:
+    stats = _ask(options, "queue.stats", QueueStats)
+    if options.json:
+        _print_json(stats)
+        return DONE
+    rows = [
+        (depth.address, *map(str, (depth.ready, depth.leased, depth.dead, depth.done_total, depth.expired_total)))
+        for depth in stats.depths
+    ]
+    print("\n".join(table(("ADDRESS", "WAITING", "IN HAND", "DEAD", "DONE", "EXPIRED"), rows)))
+    return DONE
+
+
+def _health(options: argparse.Namespace) -> int:
+    until = time.monotonic() + (options.timeout if options.wait else 0)
+    while True:
+        try:
+            status = _ask(options, "status", MachineStatus)
+        except Unavailable as error:
+            if time.monotonic() >= until:
+                raise
+            problem = error.problem
+        else:
+            if status.ready:
+                print("ready")
+                return DONE
+            problem = not_ready(status)
+        if time.monotonic() >= until:
+            print(error_text(problem), file=sys.stderr)
+            return FAILED
+        time.sleep(min(POLL_S, max(0.0, until - time.monotonic())))
+
+
+def not_ready(status: MachineStatus) -> Problem:
+    """Return why the machine is not ready."""
+    waiting = [f"{unit.name} is {unit.state}" for unit in status.units if unit.state != "active"]
+    reason = status.step or ", ".join(waiting[:3]) or "the self-test has not passed yet"
+    hint = f"{status.last_error.message} {status.last_error.hint}" if status.last_error else ""
+    return Problem(code="not-ready", message=f"The machine is not ready: {reason}.", hint=hint.strip(), status=503)
+
+
+def _check(options: argparse.Namespace) -> int:
+    config.load(options.file)
+    print(f"{options.file} is valid.")
+    return DONE
+
+
+def _apply(options: argparse.Namespace) -> int:
+    config.load(options.file)
+    text = options.file.read_text(encoding="utf-8")
+    applied = _ask(options, "apply", Applied, ConfigText(text=text), deadline_s=120.0)
+    print(f"In force: {applied.digest[:12]}, {applied.steps} steps taken.")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
