@@ -108,6 +108,8 @@ class Hooks:
             address = ipaddress.ip_address(client)
         except ValueError:
             return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
         return any(address in network for network in self._inner if network.version == address.version)
 
 
