@@ -58,10 +58,18 @@ class Bridge(Named, frozen=True, kw_only=True):
 
 
 class Namespace(Named, frozen=True, kw_only=True):
-    """A network namespace, pinned at /run/netns/NAME; `forwarding` makes it a router, `sysctls` are (name, value) below net."""
+    """A network namespace, pinned at /run/netns/NAME (HOST is just there).
+
+    `forwarding` makes it a router; `sysctls` are names below /proc/sys/net with their values.
+    """
 
     forwarding: bool = False
     sysctls: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return self.name or "host"
 
 
 class Veth(Interface, frozen=True, kw_only=True):

@@ -1,0 +1,140 @@
+"""Network namespaces pinned in a directory, and the one thread in which all that is blocking about networks happens.
+
+A thread may enter a namespace by itself (setns(2)), so one helper thread serves them all and the event loop never waits for
+the kernel. Everything here but `call` runs in that thread.
+"""
+
+import asyncio
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from appliance.errors import ApplianceError
+from appliance.topology import HOST
+
+T = TypeVar("T")
+
+CLONE_NEWNET = 0x40000000
+MS_BIND = 0x1000
+MNT_DETACH = 2
+PINNED = Path("/run/netns")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class KernelRefused(ApplianceError):
+    """The kernel did not do what it was asked to."""
+
+    code = "kernel-refused"
+    hint = "The journal of the supervisor has the step; it is tried again."
+
+
+class Namespaces:
+    """The namespaces pinned in `directory`, around the one at `host`."""
+
+    def __init__(self, directory: Path = PINNED, host: Path = Path("/proc/self/ns/net")) -> None:
+        self._directory = directory
+        self._host = os.open(host, os.O_RDONLY | os.O_CLOEXEC)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel", initializer=self._start)
+
+    def _start(self) -> None:
+        _setns(self._host)
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Run `work` in the helper thread and return its result."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """End the helper thread once its work in hand is done."""
+        self._thread.shutdown()
+        os.close(self._host)
+
+    def path(self, name: str) -> Path:
+        """Return where a namespace is pinned."""
+        return self._directory / name
+
+    def names(self) -> tuple[str, ...]:
+        """Return the pinned namespaces that really are ones: a file that nothing is mounted on is none."""
+        try:
+            entries = sorted(os.listdir(self._directory))
+        except FileNotFoundError:
+            return ()
+        return tuple(name for name in entries if self.inode(name) is not None)
+
+    def inode(self, name: str) -> int | None:
+        """Return what tells this namespace from an earlier one of the same name (on nsfs), or None where there is none."""
+        try:
+            found = os.stat(self._host if name == HOST else self.path(name))
+            mountpoint = os.stat(self._directory) if name != HOST else None
+        except FileNotFoundError:
+            return None
+        return None if mountpoint is not None and found.st_dev == mountpoint.st_dev else found.st_ino
+
+    def make(self, name: str) -> None:
+        """Pin a new namespace."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self.path(name)
+        path.touch(mode=0o444)
+        try:
+            _check(_libc.unshare(CLONE_NEWNET), f"make namespace {name}")
+            # The bind mount keeps the namespace alive while nobody is in it (ip-netns(8)).
+            pin = _libc.mount(b"/proc/thread-self/ns/net", os.fsencode(path), b"none", MS_BIND, None)
+            _check(pin, f"pin namespace {name}")
+        except KernelRefused:
+            path.unlink()
+            raise
+        finally:
+            _setns(self._host)
+
+    def remove(self, name: str) -> None:
+        """Take the pin away: the namespace ends with its last process; moved NICs come back to the host then."""
+        path = self.path(name)
+        while self.inode(name) is not None:
+            _check(_libc.umount2(os.fsencode(path), MNT_DETACH), f"unpin namespace {name}")
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[int]:
+        """Give a file descriptor of a namespace."""
+        if name == HOST:
+            yield self._host
+            return
+        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Let the helper thread be in a namespace for a while."""
+        with self.open(name) as descriptor:
+            _setns(descriptor)
+        try:
+            yield
+        finally:
+            _setns(self._host)
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Let the helper thread be in a namespace of its own that ends with the block."""
+        _check(_libc.unshare(CLONE_NEWNET), "make a scratch namespace")
+        try:
+            yield
+        finally:
+            _setns(self._host)
+
+
+def _setns(descriptor: int) -> None:
+    _check(_libc.setns(descriptor, CLONE_NEWNET), "enter a namespace")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise KernelRefused(f"The kernel refused to {what}: {reason}.")

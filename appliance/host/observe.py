@@ -1,0 +1,156 @@
+"""What is there, in the nouns of what should be. Runs in the helper thread of `Namespaces`.
+
+The wanted machine is a hint of where to look (which sysctls, which rulesets, which files), never of what is found.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from appliance.host.firewall import Firewall
+from appliance.host.links import OURS, Link, Sockets, addresses, links, routes
+from appliance.host.netlink import FORWARDING, Netlink
+from appliance.host.netns import Namespaces
+from appliance.topology import HOST, Bridge, File, Machine, Namespace, Nic, Observed, Route, Ruleset, Veth, WireGuard
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The links and addresses of one namespace."""
+
+    links: dict[str, Link]
+    addresses: dict[int, set[str]]
+
+
+class Observer:
+    """Dumps the kernel's state."""
+
+    def __init__(self, namespaces: Namespaces, sockets: Sockets, netlink: Netlink, firewall: Firewall) -> None:
+        self._namespaces = namespaces
+        self._sockets = sockets
+        self._netlink = netlink
+        self._firewall = firewall
+
+    def network(self, wanted: Machine) -> Observed:
+        """Return everything but units and files."""
+        inner = self._namespaces.names()
+        self._sockets.keep(inner)
+        seen = {name: self._see(name) for name in (HOST, *inner)}
+        hints = {namespace.name: namespace for namespace in wanted.namespaces}
+        names = (HOST, *inner) if HOST in hints else inner
+        machine = Machine(
+            namespaces=tuple(self._namespace(hints.get(name, Namespace(name=name))) for name in names),
+            bridges=tuple(_bridges(seen[HOST])),
+            veths=tuple(veth for name in inner for veth in _veths(name, seen, wanted)),
+            nics=tuple(nic for name in inner for nic in _nics(name, seen[name], wanted)),
+            wireguards=tuple(each for name in inner for each in self._wireguards(name, seen[name], wanted)),
+            routes=tuple(route for name in inner for route in self._routes(name)),
+            rulesets=tuple(self._rulesets((HOST, *inner), wanted.rulesets)),
+        )
+        return Observed(machine=machine, uplink=tuple(_moved(machine.nics, seen)))
+
+    def nics(self) -> tuple[tuple[str, str], ...]:
+        """Return (namespace, name on the host) of every NIC that was moved."""
+        return tuple(
+            (name, link.alias.removeprefix(f"{OURS}:"))
+            for name in self._namespaces.names()
+            for link in links(self._sockets.of(name)).values()
+            if link.alias.startswith(f"{OURS}:")
+        )
+
+    def _see(self, name: str) -> Seen:
+        socket = self._sockets.of(name)
+        return Seen(links(socket), addresses(socket))
+
+    def _namespace(self, hint: Namespace) -> Namespace:
+        values = tuple((name, self._netlink.sysctl(hint.name, name)) for name, _ in hint.sysctls)
+        if hint.name == HOST:
+            return Namespace(name=HOST, sysctls=values)
+        forwarding = [self._netlink.sysctl(hint.name, name) for name in FORWARDING]
+        # Half of it is neither: it is said as the opposite of what is wanted, so that it gets mended.
+        router = forwarding[0] == "1" if len(set(forwarding)) == 1 else not hint.forwarding
+        return Namespace(name=hint.name, forwarding=router, sysctls=values)
+
+    def _routes(self, name: str) -> Iterator[Route]:
+        for destination, gateway in routes(self._sockets.of(name)).items():
+            yield Route(namespace=name, destination=destination, gateway=gateway)
+
+    def _rulesets(self, names: tuple[str, ...], wanted: Iterable[Ruleset]) -> Iterator[Ruleset]:
+        for ruleset in wanted:
+            if ruleset.namespace in names:
+                yield self._firewall.observed(ruleset)
+
+    def _wireguards(self, name: str, seen: Seen, wanted: Machine) -> Iterator[WireGuard]:
+        hints = {each.key: each for each in wanted.wireguards}
+        for link in seen.links.values():
+            if link.kind == "wireguard" and link.alias == OURS:
+                blank = WireGuard(namespace=name, name=link.name, listen_port=0, key_file="", addresses=(), peers=())
+                hint = hints.get(blank.key)
+                if hint is None:
+                    yield blank
+                    continue
+                from appliance.host.wireguard import observe
+
+                with self._namespaces.inside(name):
+                    found = observe(hint)
+                have = _in_order(seen.addresses.get(link.index, set()), hint.addresses)
+                yield msgspec.structs.replace(found, addresses=have, up=link.up)
+
+
+def files(wanted: Iterable[File]) -> Iterator[File]:
+    """Return the wanted files that are there, as they are."""
+    for file in wanted:
+        path = Path(file.path)
+        try:
+            content = path.read_text(encoding="utf-8", errors="replace")
+            mode = path.stat().st_mode & 0o7777
+        except FileNotFoundError:
+            continue
+        yield File(path=file.path, content=content, mode=mode, check=file.check)
+
+
+def _bridges(host: Seen) -> Iterator[Bridge]:
+    for link in host.links.values():
+        if link.kind == "bridge" and link.alias == OURS:
+            yield Bridge(name=link.name, up=link.up)
+
+
+def _veths(name: str, seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
+    """Yield the legs in a namespace: veths whose other end is a link of ours on the host."""
+    hints = {veth.key: veth for veth in wanted.veths}
+    host = seen[HOST].links
+    by_index = {link.index: link for link in host.values()}
+    for link in seen[name].links.values():
+        outer = by_index.get(link.peer) if link.kind == "veth" else None
+        if outer is None or outer.peer != link.index or outer.alias != OURS:
+            continue
+        hint = hints.get(f"{name}/{link.name}")
+        master = by_index.get(outer.master)
+        yield Veth(
+            namespace=name, name=link.name, up=link.up and outer.up, host_name=outer.name, mac=link.mac,
+            bridge="" if master is None else master.name, isolated=outer.isolated,
+            addresses=_in_order(seen[name].addresses.get(link.index, set()), hint.addresses if hint else ()),
+        )
+
+
+def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:
+    """Yield the NICs moved into a namespace; addresses that somebody else gave are not ours to compare."""
+    hints = {nic.key: nic for nic in wanted.nics}
+    for link in seen.links.values():
+        if link.alias.startswith(f"{OURS}:"):
+            hint = hints.get(f"{name}/{link.name}")
+            have = seen.addresses.get(link.index, set())
+            ours = _in_order(have, hint.addresses) if hint and hint.addresses else ()
+            yield Nic(namespace=name, name=link.name, up=link.up, match=link.alias.removeprefix(f"{OURS}:"), addresses=ours)
+
+
+def _moved(nics: Iterable[Nic], seen: dict[str, Seen]) -> Iterator[str]:
+    for nic in nics:
+        within = seen[nic.namespace]
+        yield from sorted(within.addresses.get(within.links[nic.name].index, set()))
+
+
+def _in_order(found: set[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The kernel's order of addresses says nothing: wanted ones come as they are wanted, the rest after them."""
+    order = {text: number for number, text in enumerate(wanted)}
+    return tuple(sorted(found, key=lambda text: (order.get(text, len(order)), text)))

@@ -1,0 +1,193 @@
+"""From configuration, declarations and facts to what the machine should be. Pure: nothing is read, nothing is done."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from appliance.component import BadDeclaration, ComponentSpec, Instance, Placed, RenderedFile, Site, UnitSpec, inner_network
+from appliance.config import Config
+from appliance.contracts.access import Access, Rights
+from appliance.contracts.service import Leg, ServiceContext
+from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
+from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
+from appliance.supervisor.ruleset import rulesets
+from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
+from appliance.topology import HOST, Bridge, File, Machine, Namespace, Nic, Route, Unit, Veth, WireGuard, WireGuardPeer
+
+SUPERVISOR = "supervisor"
+SUPERVISOR_RIGHTS = Rights(emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",))
+
+_HOST_SYSCTLS = (("ipv6/conf/default/disable_ipv6", "1"),)
+"""Bridges and the host's ends of the legs have no address of their own, not even a link-local one."""
+
+_INNER_SYSCTLS = (
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/default/autoconf", "0"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+)
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the configuration does not say: the NIC that is the uplink (empty: none), its lease, the keys made on this box."""
+
+    uplink_nic: str = ""
+    uplink_v4: tuple[str, ...] = ()
+    uplink_v6: tuple[str, ...] = ()
+    resolvers: tuple[str, ...] = ()
+    public_keys: Mapping[str, str]
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine as it should be, and the site that its files were rendered from."""
+
+    machine: Machine
+    site: Site
+
+
+def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Desired:
+    """Return what the machine should be; raise BadDeclaration where declarations cannot all be true."""
+    specs = tuple(specs)
+    placed = place(config, specs)
+    site = Site(
+        config=config, placed=placed, access=_access(placed, facts), resolvers=config.network.uplink.resolvers or facts.resolvers,
+        uplink_v4=facts.uplink_v4, uplink_v6=facts.uplink_v6,
+    )
+    renders = {spec.name: spec.render for spec in specs}
+    flows = flow_table(placed)
+    files: list[File] = []
+    units: list[Unit] = []
+    for each in placed:
+        rendered = tuple(renders[each.component](site, each))
+        files += _files(site, each, rendered, facts)
+        units += _units(each, rendered)
+    machine = Machine(
+        bridges=tuple(Bridge(name=network) for network in NETWORKS),
+        namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each) for each in placed)),
+        nics=_nics(config, gateway(placed), facts),
+        veths=tuple(veth for each in placed for veth in _veths(config, each)),
+        wireguards=tuple(wireguard for each in placed for wireguard in _wireguards(each)),
+        routes=tuple(_routes(config, placed)),
+        flows=flows,
+        rulesets=rulesets(config, placed, flows),
+        files=tuple(files),
+        units=tuple(units),
+    )
+    return Desired(machine=machine, site=site)
+
+
+def wireguard_key_path(instance: str) -> str:
+    """Return where the private key of an instance's WireGuard interface is kept."""
+    return f"/var/lib/alpha-ren/keys/{instance}.wireguard"
+
+
+def broker(placed: Iterable[Placed]) -> Placed:
+    """Return the instance that offers the queue; raise BadDeclaration where there is none."""
+    for each in placed:
+        if any(port.name == QUEUE_PORT for port in each.instance.ports):
+            return each
+    raise BadDeclaration(f"No instance offers a port named {QUEUE_PORT}.")
+
+
+def _access(placed: tuple[Placed, ...], facts: Facts) -> tuple[Access, ...]:
+    rights = {each.instance.name: each.instance.rights for each in placed if each.instance.rights != Rights()}
+    rights[SUPERVISOR] = SUPERVISOR_RIGHTS
+    return tuple(Access(name=name, public_key=facts.public_keys[name], rights=what) for name, what in rights.items())
+
+
+def _namespace(placed: Placed) -> Namespace:
+    routes = placed.instance.is_gateway or placed.instance.wireguard is not None
+    return Namespace(name=placed.instance.name, forwarding=routes, sysctls=_INNER_SYSCTLS)
+
+
+def _veths(config: Config, placed: Placed) -> Iterable[Veth]:
+    slot = placed.instance.slot
+    for network, leg in placed.legs.items():
+        four, six = inner_network(config, network)
+        yield Veth(
+            namespace=placed.instance.name, name=network, host_name=host_end(network, slot), bridge=network,
+            mac=mac(network, slot), isolated=placed.instance.isolated,
+            addresses=(f"{leg.v4}/{four.prefixlen}", f"{leg.v6}/{six.prefixlen}"),
+        )
+
+
+def _nics(config: Config, owner: Placed, facts: Facts) -> tuple[Nic, ...]:
+    if not facts.uplink_nic:
+        return ()
+    uplink = config.network.uplink
+    addresses = (uplink.address,) if uplink.mode == "static" else ()
+    return (Nic(namespace=owner.instance.name, name="uplink", match=facts.uplink_nic, addresses=addresses),)
+
+
+def _wireguards(placed: Placed) -> Iterable[WireGuard]:
+    spec = placed.instance.wireguard
+    if spec is not None:
+        yield WireGuard(
+            namespace=placed.instance.name, name=spec.name, listen_port=spec.listen_port, addresses=spec.addresses,
+            key_file=wireguard_key_path(placed.instance.name),
+            peers=tuple(WireGuardPeer(public_key=peer.public_key, allowed=peer.allowed) for peer in spec.peers),
+        )
+
+
+def _routes(config: Config, placed: tuple[Placed, ...]) -> Iterable[Route]:
+    way_out = gateway(placed)
+    uplink = config.network.uplink
+    if uplink.mode == "static":
+        destination = "default6" if ":" in uplink.gateway else "default"
+        yield Route(namespace=way_out.instance.name, destination=destination, gateway=uplink.gateway)
+    for each in placed:
+        if each is not way_out and home(each) in way_out.legs:
+            through: Leg = way_out.legs[home(each)]
+            yield Route(namespace=each.instance.name, destination="default", gateway=through.v4)
+            yield Route(namespace=each.instance.name, destination="default6", gateway=through.v6)
+
+
+def _files(site: Site, placed: Placed, rendered: Iterable[RenderedFile], facts: Facts) -> Iterable[File]:
+    directory = run_directory(placed.instance.name)
+    yield File(path=f"{directory}/service.json", content=_service_document(site, placed, facts))
+    yield File(path=f"{directory}/resolv.conf", content=_resolv_conf(site.placed))
+    for file in rendered:
+        yield File(path=f"{directory}/{file.name}", content=file.content, mode=file.mode, check=file.check)
+
+
+def _service_document(site: Site, placed: Placed, facts: Facts) -> str:
+    queue = broker(site.placed)
+    settings = placed.instance.settings
+    context = ServiceContext(
+        instance=placed.instance.name, component=placed.component, machine=site.config.machine.name,
+        lan=site.config.machine.lan, cluster=site.config.machine.cluster,
+        queue_endpoint=f"tcp://{queue.leg.v4}:{queue.instance.port(QUEUE_PORT).number}",
+        queue_key=facts.public_keys[queue.instance.name], public_key=facts.public_keys[placed.instance.name],
+        legs={network: leg for network, leg in placed.legs.items()},
+        settings=msgspec.Raw(b"{}" if settings is None else msgspec.json.encode(settings)),
+    )
+    return msgspec.json.format(msgspec.json.encode(context)).decode() + "\n"
+
+
+def _resolv_conf(placed: Iterable[Placed]) -> str:
+    servers = [each.leg for each in placed if any(port.name in NAME_PORTS for port in each.instance.ports)]
+    lines = [f"nameserver {address}" for leg in servers for address in (leg.v4, leg.v6)]
+    return "\n".join([*lines, "options timeout:2 attempts:2", ""])
+
+
+def _units(placed: Placed, rendered: tuple[RenderedFile, ...]) -> Iterable[Unit]:
+    instance = placed.instance
+    yield Unit(
+        name=slice_name(instance.name), text=slice_text(placed.component, instance.name, instance.resources),
+        component=placed.component, instance=instance.name,
+    )
+    for unit in instance.units:
+        yield _service(placed, unit, rendered)
+
+
+def _service(placed: Placed, unit: UnitSpec, rendered: tuple[RenderedFile, ...]) -> Unit:
+    instance: Instance = placed.instance
+    directory = run_directory(instance.name)
+    restarts = [f"{directory}/{file.name}" for file in rendered if unit.name in file.restarts]
+    return Unit(
+        name=unit_name(instance.name, unit.name), text=service_text(placed.component, instance, unit),
+        component=placed.component, instance=instance.name, namespace=instance.name,
+        reload_on=tuple(f"{directory}/{file.name}" for file in rendered if unit.name in file.reloads),
+        restart_on=(f"{directory}/service.json", f"{directory}/resolv.conf", *restarts),
+    )

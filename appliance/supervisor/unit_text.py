@@ -1,0 +1,149 @@
+"""The systemd units of an instance (systemd.exec(5), systemd.service(5), systemd.resource-control(5))."""
+
+from appliance.component import PYTHON, RUN, STATE, Credential, Instance, Resources, UnitSpec
+from appliance.contracts.service import CURVE_CREDENTIAL, SERVICE_FILE
+
+MARK = "# Written by the ALPHA-REN supervisor."
+"""First line of every unit it wrote: what has it may be removed again."""
+
+_SANDBOX = (
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectProc=invisible",
+    "LockPersonality=yes",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+)
+
+
+def unit_name(instance: str, unit: str = "") -> str:
+    """Return the name of an instance's main unit, or of its further unit `unit`."""
+    return f"alpha-ren-{instance}-{unit}.service" if unit else f"alpha-ren-{instance}.service"
+
+
+def slice_name(instance: str) -> str:
+    """Return the name of the slice that holds all units of an instance."""
+    return f"alpha-ren-{instance}.slice"
+
+
+def run_directory(instance: str) -> str:
+    """Return where an instance's rendered files are."""
+    return f"{RUN}/{instance}"
+
+
+def secret_path(name: str) -> str:
+    """Return where the CURVE secret of an instance (or of the supervisor) is kept."""
+    return f"{STATE}/keys/{name}.secret"
+
+
+def slice_text(component: str, instance: str, resources: Resources) -> str:
+    """Return the slice: what all units of the instance may use together."""
+    return _written(
+        ("Unit", [f"Description=ALPHA-REN {instance} ({component}), all of it"]),
+        (
+            "Slice",
+            [
+                f"MemoryMax={resources.memory_mb}M",
+                "MemorySwapMax=0",
+                f"TasksMax={resources.tasks}",
+                f"CPUWeight={resources.cpu_weight}",
+            ],
+        ),
+    )
+
+
+def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
+    """Return the service unit of one process. `%` and `$` in its command lines mean what they mean to systemd."""
+    name = unit_name(instance.name, unit.name)
+    lines = [f"Type={unit.kind}"]
+    lines += [f"ExecStartPre={_command(command)}" for command in unit.before]
+    lines.append(f"ExecStart={_command(unit.exec)}")
+    if unit.reload:
+        lines.append(f"ExecReload={_command(unit.reload)}")
+    lines += _life(unit)
+    lines += [
+        f"Slice={slice_name(instance.name)}",
+        f"SyslogIdentifier={name.removesuffix('.service')}",
+        f"NetworkNamespacePath=/run/netns/{instance.name}",
+        f"BindReadOnlyPaths={run_directory(instance.name)}/resolv.conf:/etc/resolv.conf",
+        f"Environment={SERVICE_FILE}={run_directory(instance.name)}/service.json LANG=C.UTF-8 PYTHONUNBUFFERED=1",
+    ]
+    lines += [f"Environment={_quoted(setting)}" for setting in unit.environment]
+    lines += [f"LoadCredential={each.name}:{each.path}" for each in credentials(instance.name, unit)]
+    if unit.state_directory:
+        lines += [f"StateDirectory=alpha-ren-{instance.name}", "StateDirectoryMode=0700"]
+    lines += _writable(instance.name, unit.writable)
+    lines += _privileges(unit)
+    head = [f"Description=ALPHA-REN {instance.name} ({component}) {unit.name}".rstrip(), "StartLimitIntervalSec=0"]
+    return _written(("Unit", head), ("Service", lines))
+
+
+def credentials(instance: str, unit: UnitSpec) -> tuple[Credential, ...]:
+    """Return the unit's credentials: its own, and for our own processes the instance's CURVE secret."""
+    if unit.exec[0] != PYTHON or any(each.name == CURVE_CREDENTIAL for each in unit.credentials):
+        return unit.credentials
+    return (Credential(name=CURVE_CREDENTIAL, path=secret_path(instance)), *unit.credentials)
+
+
+def _life(unit: UnitSpec) -> list[str]:
+    lines = [f"TimeoutStopSec={unit.stop_s}"]
+    if unit.kind == "oneshot":
+        return [*lines, "RemainAfterExit=yes", "Restart=on-failure", "RestartSec=1s"]
+    if unit.watchdog_s:
+        lines.append(f"WatchdogSec={unit.watchdog_s}")
+    # From a tenth of a second to five: a crash costs little, a crash loop does not eat the machine.
+    return [*lines, "Restart=always", "RestartSec=100ms", "RestartSteps=6", "RestartMaxDelaySec=5s"]
+
+
+def _writable(instance: str, paths: tuple[str, ...]) -> list[str]:
+    """A directory below the instance's own in /run is made for the unit's user and goes with the unit; others are there."""
+    own = f"{run_directory(instance)}/"
+    return [
+        f"RuntimeDirectory={path.removeprefix('/run/')}" if path.startswith(own) else f"ReadWritePaths={path}"
+        for path in paths
+    ]
+
+
+def _privileges(unit: UnitSpec) -> list[str]:
+    lines = [f"User={unit.user}"] if unit.user else ["DynamicUser=yes"]
+    capabilities = " ".join(unit.capabilities)
+    if capabilities or unit.sandbox:
+        lines.append(f"CapabilityBoundingSet={capabilities}")
+        if unit.user != "root":
+            lines.append(f"AmbientCapabilities={capabilities}")
+    if unit.private_users:
+        lines.append("PrivateUsers=yes")
+    if unit.devices:
+        lines += ["DevicePolicy=closed", *(f"DeviceAllow={device} rw" for device in unit.devices)]
+    if not unit.sandbox:
+        return lines
+    families = "AF_UNIX AF_INET AF_INET6 AF_NETLINK" + (" AF_PACKET" if "CAP_NET_RAW" in unit.capabilities else "")
+    lines += [*_SANDBOX, f"RestrictAddressFamilies={families}"]
+    return lines if unit.devices else [*lines, "PrivateDevices=yes"]
+
+
+def _command(words: tuple[str, ...]) -> str:
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if word and not set(word) & set(" \t\"'\\;"):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _written(*sections: tuple[str, list[str]]) -> str:
+    blocks = ["\n".join((f"[{name}]", *lines)) for name, lines in sections]
+    return "\n\n".join([MARK, *blocks]) + "\n"
