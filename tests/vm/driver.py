@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import re
-import ssl
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -162,6 +158,40 @@ class VirtualMachine:
         """Go back to a snapshot."""
         self._loop.run(self.machine.load(tag))
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is powered on."""
+        return self._machine is not None
+
+    @property
+    def disk(self) -> Path:
+        """The disk, to be touched only while the machine is off."""
+        return self._storage.disk
+
+    def write_to_disk(self, offset: int, length: int) -> None:
+        """Overwrite bytes of the disk behind the running machine's back."""
+        answer = self._loop.run(self.machine.monitor(f'qemu-io disk "write -P 0x5a {offset} {length}"'))
+        # QEMU prints the success on its own output, and only what is wrong here.
+        if answer.strip():
+            raise MachineFailed(f"The disk could not be written: {answer.strip()}.")
+
+    def back_to(self, tag: str) -> None:
+        """Go back to a snapshot, powering on first if the machine is off."""
+        if self._machine is None:
+            self.start()
+        self.load(tag)
+        self._loop.run(self.machine.execute("cont"))
+
+    def pause(self) -> None:
+        """Stop its processors until the next `back_to`, so that it takes no time from what else runs here."""
+        if self._machine is not None:
+            self._loop.run(self.machine.execute("stop"))
+
+    def status(self) -> dict[str, Any]:
+        """What the box says of itself: `alpha-ren status --json`."""
+        answer: dict[str, Any] = msgspec.json.decode(self.output("alpha-ren", "status", "--json"))
+        return answer
+
     def power_down(self, deadline_s: float = POWER_DOWN_DEADLINE_S) -> Ending:
         """Press the power button, wait for the end."""
         ending = self._loop.run(self.machine.power_down(deadline_s))
@@ -192,60 +222,6 @@ class VirtualMachine:
     def screenshot(self, target: Path) -> None:
         """A picture (PNG) of the first screen."""
         self._loop.run(self.machine.execute("screendump", {"filename": str(target), "format": "png"}))
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """An HTTP answer."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-class Browser:
-    """A client outside the machine that keeps cookies' name and value, and accepts the box's own certificate."""
-
-    def __init__(self, url: str) -> None:
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect())
-        self._url = url
-        self.cookies: dict[str, str] = {}
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        deadline_s: float = 60.0,
-    ) -> Answer:
-        """Send one request; every HTTP status is an answer, redirects are not followed."""
-        request = urllib.request.Request(self._url.rstrip("/") + path, data=body, method=method, headers=headers or {})
-        if self.cookies:
-            request.add_header("Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()))
-        try:
-            with self._opener.open(request, timeout=deadline_s) as response:
-                return self._keep(response.status, response.headers, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._keep(error.code, error.headers, error.read())
-
-    def _keep(self, status: int, headers: Any, body: bytes) -> Answer:
-        for cookie in headers.get_all("Set-Cookie") or []:
-            name, _, value = cookie.partition(";")[0].partition("=")
-            self.cookies[name.strip()] = value.strip()
-        return Answer(status, {name.lower(): value for name, value in headers.items()}, body)
 
 
 @contextlib.contextmanager

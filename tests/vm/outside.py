@@ -1,126 +1,70 @@
-"""Systems outside the appliance, on this computer's loopback: an HTTP server that takes deliveries, and a smarthost."""
+"""Systems outside the appliance, as programs on this computer's loopback: an HTTP server and a smarthost."""
 
-import http.server
-import queue
-import socketserver
-import threading
-from typing import Self
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import msgspec
+from tests import outside
 
 LOOPBACK = "127.0.0.1"
+_PROGRAMS = Path(outside.__file__).parent
+_START_DEADLINE_S = 30.0
+_LOOK_EVERY_S = 0.1
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """A request that the HTTP server took."""
-
-    path: str
-    idempotency_key: str
-    body: bytes
+class NotSeen(Exception):
+    """What was waited for did not come."""
 
 
-class _Quiet(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: "_Server"
+class OutsideSystem:
+    """One of the programs of tests/outside; its record survives that it goes down and comes back on the same port."""
 
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.taken.put(Delivery(self.path, self.headers.get("Idempotency-Key", ""), body))
-        self.send_response(204)
-        self.end_headers()
+    def __init__(self, program: str, port: int, record: Path) -> None:
+        self.port = port
+        self._command = [sys.executable, str(_PROGRAMS / program), LOOPBACK, str(port), str(record)]
+        self._record = record
+        self._process: subprocess.Popen[str] | None = None
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: what came is in `taken`."""
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    taken: "queue.Queue[Delivery]"
-
-
-class Target:
-    """An HTTP server that can go down and come back on the same port; what it took survives that."""
-
-    def __init__(self) -> None:
-        self.taken: queue.Queue[Delivery] = queue.Queue()
-        self.port = 0
-        self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
-
-    def up(self) -> Self:
-        """Listen, at the second time on the same port as before."""
-        self._server = _Server((LOOPBACK, self.port), _Quiet)
-        self._server.taken = self.taken
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="target")
-        self._thread.start()
-        return self
+    def up(self) -> None:
+        """Start it; returns when it listens."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n", f"{self._command} did not start"
 
     def down(self) -> None:
-        """Close the port; whoever connects is refused."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-            self._server = None
+        """End it; whoever connects is refused from now on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate(timeout=_START_DEADLINE_S)
+            self._process = None
 
-    def next(self, deadline_s: float) -> Delivery:
-        """The next delivery; `queue.Empty` at the deadline."""
-        return self.taken.get(timeout=deadline_s)
+    def taken(self) -> list[dict[str, Any]]:
+        """Everything it ever took, in order."""
+        if not self._record.exists():
+            return []
+        return [json.loads(line) for line in self._record.read_text(encoding="utf-8").splitlines()]
 
-
-class _SmtpHandler(socketserver.StreamRequestHandler):
-    """As much of RFC 5321 as one server that accepts everything needs."""
-
-    server: "_SmtpServer"
-
-    def handle(self) -> None:
-        self._say("220 smarthost")
-        while line := self.rfile.readline():
-            verb = line[:4].upper()
-            if verb == b"DATA":
-                self._say("354 go on")
-                self.server.mails.put(self._message())
-                self._say("250 taken")
-            elif verb == b"QUIT":
-                self._say("221 bye")
-                return
-            elif verb in (b"HELO", b"EHLO", b"MAIL", b"RCPT", b"RSET", b"NOOP"):
-                self._say("250 fine")
-            else:
-                self._say("502 not known here")
-
-    def _message(self) -> bytes:
-        lines = []
-        while (line := self.rfile.readline()) not in (b".\r\n", b""):
-            lines.append(line.removeprefix(b".") if line.startswith(b"..") else line)
-        return b"".join(lines)
-
-    def _say(self, words: str) -> None:
-        self.wfile.write(words.encode() + b"\r\n")
+    def wait_for(self, number: int, deadline_s: float) -> list[dict[str, Any]]:
+        """Wait until it took `number` things in all; returns all of them, `NotSeen` at the deadline."""
+        end = time.monotonic() + deadline_s
+        while len(taken := self.taken()) < number:
+            if time.monotonic() > end:
+                raise NotSeen(f"{len(taken)} of {number} came within {deadline_s:.0f} s")
+            time.sleep(_LOOK_EVERY_S)
+        return taken
 
 
-class _SmtpServer(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    mails: "queue.Queue[bytes]"
-
-
-class Smarthost:
-    """An SMTP server that accepts every mail."""
-
-    def __init__(self) -> None:
-        self.mails: queue.Queue[bytes] = queue.Queue()
-        self._server = _SmtpServer((LOOPBACK, 0), _SmtpHandler)
-        self._server.mails = self.mails
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="smarthost")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+@contextlib.contextmanager
+def running(program: str, port: int, record: Path) -> Iterator[OutsideSystem]:
+    """The program, up; it is ended with the context."""
+    system = OutsideSystem(program, port, record)
+    system.up()
+    try:
+        yield system
+    finally:
+        system.down()

@@ -1,0 +1,109 @@
+"""One boot of the image serves the whole ring: it is saved when ready, and every test module begins from there."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from scripts.virtual import accelerator, image
+from scripts.virtual.accelerator import Accelerator
+from scripts.virtual.ports import free_port
+from tests.console import PASSWORD, ConsoleClient
+from tests.vm import outside
+from tests.vm.driver import OUTSIDE_HOST, VirtualMachine, virtual_machine
+from tests.vm.outside import OutsideSystem
+from tests.vm.wireguard import Peer
+
+LOGS = image.REPOSITORY / "build" / "test-logs" / "vm"
+VPN_SLOT = 7
+READY = "ready"
+
+
+class Surroundings(NamedTuple):
+    """What stands around the machine; the configuration it is booted with names all of it."""
+
+    target: OutsideSystem
+    smarthost: OutsideSystem
+    vpn_peer: Peer
+
+    @property
+    def config(self) -> str:
+        """The appliance's configuration as TOML."""
+        return f"""
+            version = 1
+            [machine]
+            name = "vm-ring"
+            [arsrv]
+            egress_ports = [{self.target.port}]
+            [mail]
+            smarthost = "{OUTSIDE_HOST}:{self.smarthost.port}"
+            sender = "box@example.org"
+            recipients = ["ops@example.org"]
+            [[vpn.peers]]
+            name = "laptop"
+            public_key = "{self.vpn_peer.public_key}"
+            slot = {VPN_SLOT}
+        """
+
+
+@pytest.fixture(scope="session")
+def disk_image() -> Path:
+    """The image that was built for the profile `qemu`."""
+    return image.disk_image("qemu")
+
+
+@pytest.fixture(scope="session")
+def chosen_accelerator() -> Accelerator:
+    """What the probe found on this computer."""
+    return asyncio.run(accelerator.probe()).accelerator
+
+
+@pytest.fixture(scope="session")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundings]:
+    """The systems outside, up."""
+    folder = tmp_path_factory.mktemp("outside")
+    with (
+        outside.running("http_target.py", free_port(18080), folder / "deliveries") as target,
+        outside.running("smtp_sink.py", free_port(12525), folder / "mails") as smarthost,
+    ):
+        yield Surroundings(target, smarthost, Peer())
+
+
+@pytest.fixture(scope="session")
+def booted(
+    disk_image: Path,
+    chosen_accelerator: Accelerator,
+    surroundings: Surroundings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[VirtualMachine]:
+    """The machine after its first boot, saved as `ready`."""
+    folder = tmp_path_factory.mktemp("machine")
+    credentials = {"alpha-ren.config": surroundings.config.encode()}
+    with virtual_machine(disk_image, folder, LOGS / "ring", chosen_accelerator, credentials) as machine:
+        machine.start()
+        machine.wait_for_agent()
+        machine.wait_until_ready()
+        machine.save(READY)
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def machine(booted: VirtualMachine) -> Iterator[VirtualMachine]:
+    """The ready machine, as it was when it had just become ready."""
+    booted.back_to(READY)
+    yield booted
+    booted.pause()
+
+
+@pytest.fixture(scope="module")
+def admin(machine: VirtualMachine) -> ConsoleClient:
+    """Logged in as administrator, whose password was set with the pairing code that only the box shows."""
+    client = ConsoleClient(machine.url, timeout_s=60)
+    code = machine.status()["pairing"]["code"]
+    answer = client.set_up(code)
+    assert answer.status == 303, answer.body
+    answer = client.log_in(PASSWORD)
+    assert answer.status == 303, answer.body
+    return client

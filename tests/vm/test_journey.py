@@ -1,0 +1,88 @@
+"""The main job on the real image: a message comes in through 443 and is delivered to another system."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.console import ConsoleClient
+from tests.vm.conftest import Surroundings
+from tests.vm.driver import OUTSIDE_HOST, VirtualMachine
+
+DELIVERY_DEADLINE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def flow(machine: VirtualMachine, admin: ConsoleClient, surroundings: Surroundings) -> str:
+    """A flow from a webhook over one step to the outside HTTP server, added through the portal."""
+    document: dict[str, Any] = {
+        "name": "orders",
+        "steps": [{"kind": "set", "path": "checked", "value": True}],
+        "deliver": {
+            "kind": "http",
+            "url": f"http://{OUTSIDE_HOST}:{surroundings.target.port}/in",
+            "retry": {"attempts": 60, "first_s": 0.5, "max_s": 2.0},
+        },
+    }
+    answer = admin.put_flow(document)
+    assert answer.status == 200, answer.body
+    machine.wait_for("alpha-ren status --json >/dev/null", 60)
+    return "orders"
+
+
+def post(machine: VirtualMachine, flow: str, message: dict[str, Any]) -> int:
+    """Send a message as any client would; the answer's status."""
+    body = json.dumps(message).encode()
+    return ConsoleClient(machine.url, timeout_s=60).request("POST", f"/hooks/{flow}", body).status
+
+
+def taken_with(surroundings: Surroundings, field: str, value: Any) -> list[dict[str, Any]]:
+    """The deliveries whose body has `field` set to `value`."""
+    return [one for one in surroundings.target.taken() if json.loads(one["body"]).get(field) == value]
+
+
+def test_a_message_from_outside_is_delivered_to_an_outside_server(
+    machine: VirtualMachine, flow: str, surroundings: Surroundings
+) -> None:
+    before = len(surroundings.target.taken())
+    assert post(machine, flow, {"order": 1}) == 202
+    delivered = surroundings.target.wait_for(before + 1, DELIVERY_DEADLINE_S)[-1]
+    assert json.loads(delivered["body"]) == {"order": 1, "checked": True}
+    assert delivered["key"]
+
+
+def test_a_server_that_was_down_gets_the_message_once_when_it_is_back(
+    machine: VirtualMachine, flow: str, surroundings: Surroundings
+) -> None:
+    before = len(surroundings.target.taken())
+    surroundings.target.down()
+    try:
+        assert post(machine, flow, {"order": 2}) == 202
+        machine.wait_for(
+            "journalctl -b -o cat | grep -q 'delivery.*orders.*again\\|orders.*retry'", DELIVERY_DEADLINE_S
+        )
+        assert len(surroundings.target.taken()) == before
+    finally:
+        surroundings.target.up()
+    surroundings.target.wait_for(before + 1, DELIVERY_DEADLINE_S)
+    # A later message is the sign that nothing of the earlier one is still to come.
+    assert post(machine, flow, {"order": 3}) == 202
+    surroundings.target.wait_for(before + 2, DELIVERY_DEADLINE_S)
+    assert len(taken_with(surroundings, "order", 2)) == 1
+
+
+def test_an_unknown_flow_is_not_found(machine: VirtualMachine) -> None:
+    assert post(machine, "nobody-knows-this", {}) == 404
+
+
+def test_port_80_sends_a_browser_to_the_outside_url(machine: VirtualMachine) -> None:
+    answer = ConsoleClient(f"http://127.0.0.1:{machine.forwards.http.host_port}", timeout_s=60).get("/")
+    assert answer.status in (301, 302, 307, 308)
+    assert re.match(r"https://", {name.lower(): value for name, value in answer.headers.items()}["location"])
+
+
+def test_the_wrong_pairing_code_does_not_set_a_password(machine: VirtualMachine, admin: ConsoleClient) -> None:
+    answer = ConsoleClient(machine.url, timeout_s=60).set_up("AAAA-AAAA", "another password")
+    assert answer.status >= 400
+    assert admin.get("/portal/api/flows").status == 200
