@@ -81,6 +81,15 @@ class ConsoleClient:
         """Add or replace a flow."""
         return self.api("PUT", f"/portal/api/flows/{flow['name']}", flow)
 
+    def picture(self) -> Any:
+        """Return what the live view shows right now."""
+        request = urllib.request.Request(self.url + "/live", headers={"Accept": "text/event-stream"})
+        with self._opener.open(request, timeout=self._timeout_s) as stream:
+            for line in stream:
+                if line.startswith(b"data: "):
+                    return json.loads(line.removeprefix(b"data: "))
+        raise AssertionError("the live view ended before it showed anything")
+
     def _xsrf(self, page: str) -> str:
         if not self._cookie("__Host-xsrf"):
             self.get("/setup" if page == "/login" else page)
