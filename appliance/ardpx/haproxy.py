@@ -70,11 +70,11 @@ def backends(placed: Iterable[Placed]) -> tuple[Backend, ...]:
     return tuple(sorted(result, key=lambda backend: (-len(backend.prefix), backend.prefix)))
 
 
-def render(placed: Iterable[Placed], run: str) -> str:
-    """Return the whole configuration; `run` is the directory for its control socket."""
+def render(placed: Iterable[Placed], control: str) -> str:
+    """Return the whole configuration; `control` is the directory for its control socket."""
     found = backends(placed)
     return Template(_text("haproxy.cfg.tmpl")).substitute(
-        run=run,
+        control=control,
         problems="\n".join(_problem(problem) for problem in PROBLEMS),
         routes="\n".join(_route(backend) for backend in found),
         backends="\n".join(_backend(backend) for backend in found),

@@ -23,6 +23,7 @@ from appliance.config import Config
 NAME = "ardpx"
 SLOT = 1
 HERE = f"{RUN}/{NAME}"
+CONTROL = f"{HERE}/control"
 IDENTITY = f"{STATE}/identity"
 HTTPS = Port(name="https", number=443, outside=True)
 HTTP = Port(name="http", number=80, outside=True)
@@ -34,7 +35,7 @@ PROXY = UnitSpec(
     user="haproxy",
     capabilities=("CAP_NET_BIND_SERVICE",),
     credentials=(Credential(name="console.pem", path=f"{IDENTITY}/console.pem"),),
-    writable=(HERE,),
+    writable=(CONTROL,),
     stop_s=5,
 )
 
@@ -43,7 +44,7 @@ UPLINK = UnitSpec(
     exec=("/usr/sbin/dhcpcd", "-B", "-f", f"{HERE}/dhcpcd.conf", "uplink"),
     kind="exec",
     user="root",
-    # SETUID, SETGID, SYS_CHROOT and KILL are what it separates its privileges with: only a proxy of it stays root.
+    # The last six are for separating its privileges: only a proxy of it stays root, the rest runs as user dhcpcd.
     capabilities=(
         "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL",
         "CAP_CHOWN", "CAP_DAC_OVERRIDE",
@@ -70,7 +71,7 @@ def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
     """Yield HAProxy's configuration and, for a DHCP uplink, dhcpcd's with the script that notes the lease."""
     yield RenderedFile(
         name="haproxy.cfg",
-        content=haproxy.render(site.placed, HERE),
+        content=haproxy.render(site.placed, CONTROL),
         # The checker reads the certificate too, from where the unit's credential comes from.
         check=("/usr/bin/env", f"CREDENTIALS_DIRECTORY={IDENTITY}", "/usr/sbin/haproxy", "-c", "-q", "-f", "{path}"),
         reloads=("",),

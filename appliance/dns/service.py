@@ -28,9 +28,10 @@ class Follower:
     The files outlive Unbound, so that it finds the members at every start; it is told only when one has changed.
     """
 
-    def __init__(self, zones: Zones, folder: Path) -> None:
+    def __init__(self, zones: Zones, folder: Path, control: Path) -> None:
         self._zones = zones
         self._folder = folder
+        self._control = control
         self._members: Members | None = None
         self._order: Order | None = None
         self._changed = asyncio.Event()
@@ -76,7 +77,7 @@ class Follower:
                     self._write(origin, content)
                     self._unloaded.add(origin)
         for origin in sorted(self._unloaded):
-            await command(self._folder / "unbound.ctl", f"auth_zone_reload {origin}.")
+            await command(self._control, f"auth_zone_reload {origin}.")
             self._unloaded.discard(origin)
 
     def _content(self, members: Members) -> dict[str, str]:
@@ -114,7 +115,7 @@ async def main() -> None:
     """Follow the cluster until cancelled."""
     context = load()
     settings = context.parse_settings(Settings)
-    follower = Follower(settings.zones, Path(settings.folder))
+    follower = Follower(settings.zones, Path(settings.folder), Path(settings.control))
     follower.start()
     notify.ready()
     async with connect(context) as queue, asyncio.TaskGroup() as tasks:

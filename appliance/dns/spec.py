@@ -29,6 +29,8 @@ from appliance.dns.zones import SUFFIX, Zones, reverse_records, static_zone, zon
 NAME = "dns"
 SLOT = 5
 HERE = PurePosixPath(RUN, NAME)
+CONTROL = HERE / "control"
+STATE_DIRECTORY = "/var/lib/alpha-ren-dns"
 DNS = Port(name="dns", number=53, protocol="udp")
 DNS_TCP = Port(name="dns-tcp", number=53)
 
@@ -39,20 +41,24 @@ UNBOUND = UnitSpec(
     kind="notify",
     user="unbound",
     capabilities=("CAP_NET_BIND_SERVICE",),
-    writable=(str(HERE),),
+    writable=(str(CONTROL),),
 )
 
 CHECK = ("/bin/sh", "-c", "sed 's|zonefile: .*|zonefile: /dev/null|' \"$0\" | unbound-checkconf /dev/stdin", "{path}")
 """Zones that are not written yet are no fault of the configuration: Unbound itself only warns about them, its checker fails."""
 
-FOLLOWER = UnitSpec(exec=(PYTHON, "-m", "appliance.dns.service"), user=UNBOUND.user, writable=(str(HERE),), watchdog_s=30)
+# Its user is Unbound's: the control socket lets nobody else in, and the zones it keeps are for Unbound alone.
+FOLLOWER = UnitSpec(
+    exec=(PYTHON, "-m", "appliance.dns.service"), user=UNBOUND.user, state_directory=True, watchdog_s=30
+)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The zones this process keeps, the folder with their files and Unbound's control socket."""
+    """The zones this process keeps, the folder for their files, and Unbound's control socket."""
 
     zones: Zones
     folder: str
+    control: str
 
 
 def declare(config: Config) -> ComponentSpec:
@@ -67,10 +73,9 @@ def declare(config: Config) -> ComponentSpec:
         peers=(Peer(component="queue", port="queue", reason="follows the members and their order"),),
         egress=everywhere if not known else tuple(_narrow(egress, to) for egress in everywhere for to in known),
         rights=Rights(subscribe=("members", "order")),
-        # Both run as one user: the control socket lets nobody else in.
         units=(FOLLOWER, UNBOUND),
         resources=Resources(memory_mb=192, cpu_weight=200),
-        settings=Settings(zones=zones_of(config.machine), folder=str(HERE)),
+        settings=Settings(zones=zones_of(config.machine), folder=STATE_DIRECTORY, control=str(CONTROL / "unbound.ctl")),
     )
     return ComponentSpec(name=NAME, instances=(dns,), render=render)
 
@@ -98,6 +103,7 @@ def _unbound(site: Site, placed: Placed, zones: Zones) -> str:
     clients = ("127.0.0.0/8", "::1/128", network.inner4, network.inner6)
     return Template((files(__package__) / "unbound.conf.tmpl").read_text(encoding="utf-8")).substitute(
         run=HERE,
+        control=CONTROL / "unbound.ctl",
         zone=zones.own,
         suffix=SUFFIX,
         interfaces="\n".join(f"    interface: {address}" for address in listen),
@@ -121,7 +127,7 @@ def _reverse(site: Site, zones: Zones) -> Iterable[str]:
 
 
 def _followed(origin: str) -> str:
-    return f'\nauth-zone:\n    name: "{origin}."\n    zonefile: "{HERE}/{origin}.zone"\n    for-upstream: no'
+    return f'\nauth-zone:\n    name: "{origin}."\n    zonefile: "{STATE_DIRECTORY}/{origin}.zone"\n    for-upstream: no'
 
 
 def _forward(resolvers: tuple[str, ...]) -> Iterable[str]:

@@ -24,6 +24,9 @@ from appliance.queue.settings import BrokerSettings
 NAME = "queue"
 SLOT = 2
 HERE = f"{RUN}/{NAME}"
+SOCKET = f"{HERE}/ipc/broker.sock"
+"""Where the host's side finds the broker; its directory is the broker's own."""
+
 QUEUE = Port(name="queue", number=7156)
 ACCESS_FILE = "access.json"
 
@@ -41,14 +44,14 @@ def declare(config: Config) -> ComponentSpec:
                 exec=(PYTHON, "-m", "appliance.queue.service"),
                 watchdog_s=30,
                 state_directory=True,
-                writable=(HERE,),
+                writable=(f"{HERE}/ipc",),
                 stop_s=20,
             ),
         ),
         # It answers everybody: nothing on the machine may be starved by what the integration servers compute.
         resources=Resources(memory_mb=512, tasks=64, cpu_weight=400),
         settings=BrokerSettings(
-            bind=(f"tcp://{address}:{QUEUE.number}", f"ipc://{HERE}/broker.sock"), access_file=f"{HERE}/{ACCESS_FILE}"
+            bind=(f"tcp://{address}:{QUEUE.number}", f"ipc://{SOCKET}"), access_file=f"{HERE}/{ACCESS_FILE}"
         ),
     )
     return ComponentSpec(name=NAME, instances=(broker,), render=render)

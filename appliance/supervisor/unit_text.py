@@ -23,7 +23,6 @@ _SANDBOX = (
     "RestrictRealtime=yes",
     "RestrictSUIDSGID=yes",
     "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
     "SystemCallErrorNumber=EPERM",
 )
 
@@ -108,10 +107,10 @@ def _life(unit: UnitSpec) -> list[str]:
 
 
 def _writable(instance: str, paths: tuple[str, ...]) -> list[str]:
-    """A directory below the instance's own in /run is made for the unit's user and goes with the unit; others are there."""
-    own = f"{run_directory(instance)}/"
+    """A directory in /run is made for the unit's user and goes with the unit; the instance's own and others are there."""
+    own = run_directory(instance)
     return [
-        f"RuntimeDirectory={path.removeprefix('/run/')}" if path.startswith(own) else f"ReadWritePaths={path}"
+        f"RuntimeDirectory={path.removeprefix('/run/')}" if path.startswith("/run/") and path != own else f"ReadWritePaths={path}"
         for path in paths
     ]
 
@@ -130,7 +129,8 @@ def _privileges(unit: UnitSpec) -> list[str]:
     if not unit.sandbox:
         return lines
     families = "AF_UNIX AF_INET AF_INET6 AF_NETLINK" + (" AF_PACKET" if "CAP_NET_RAW" in unit.capabilities else "")
-    lines += [*_SANDBOX, f"RestrictAddressFamilies={families}"]
+    calls = "@system-service" + (" chroot" if "CAP_SYS_CHROOT" in unit.capabilities else "")
+    lines += [*_SANDBOX, f"SystemCallFilter={calls}", f"RestrictAddressFamilies={families}"]
     return lines if unit.devices else [*lines, "PrivateDevices=yes"]
 
 
