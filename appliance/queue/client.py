@@ -1,22 +1,33 @@
 """The asyncio client of the queue: what every component uses to publish, consume, emit, subscribe, call and serve."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
 
 from appliance.contracts.service import CURVE_CREDENTIAL, ServiceContext, credential
+from appliance.errors import ApplianceError, DeadlinePassed, InvalidInput
+from appliance.queue import wire
+from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk
+from appliance.queue.delivery import Body, Delivery, Event, Handler, Request, decode_body, encode_body
 from appliance.queue.errors import LeaseLost, NotPermitted, PublishUnknown, QueueBusy, RemoteError, SettleUnknown
+from appliance.queue.feeds import EventFeed, WorkFeed
 from appliance.queue.keys import Keys, generate_keys
+from appliance.queue.link import Link
 
 __all__ = [
-    "Connection", "Delivery", "Event", "Keys", "LeaseLost", "NotPermitted", "PublishUnknown", "Published", "QueueBusy",
-    "QueueClient", "RemoteError", "Request", "SettleUnknown", "connect", "connection_of", "generate_keys",
-]
+    "Body", "Connection", "Delivery", "Event", "Handler", "Keys", "LeaseLost", "NotPermitted", "PublishUnknown", "Published",
+    "QueueBusy", "QueueClient", "RemoteError", "Request", "SettleUnknown", "connect", "connection_of", "generate_keys",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Body = bytes | msgspec.Struct
-"""Bytes go as they are; a Struct goes as MessagePack (`msgspec.msgpack`)."""
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -36,137 +47,214 @@ class Published(msgspec.Struct, frozen=True):
     duplicate: bool
 
 
-class Delivery:
-    """One work item under lease. It stays ours, however long it takes, until it is settled or the client is gone."""
-
-    id: str
-    origin: str
-    address: str
-    body: bytes
-    attempt: int
-    published_at: float
-
-    def decode(self, kind: type[T]) -> T:
-        """Return the MessagePack body as `kind`; raise InvalidInput where it does not fit."""
-        raise NotImplementedError
-
-    async def done(self, *, deadline_s: float = 10.0) -> None:
-        """End the message. Raises LeaseLost when it went to somebody else, SettleUnknown without an answer."""
-        raise NotImplementedError
-
-    async def retry(self, delay_s: float, reason: str, *, deadline_s: float = 10.0) -> None:
-        """Give it back, to be delivered again after `delay_s`; the last attempt makes it a dead letter instead."""
-        raise NotImplementedError
-
-    async def reject(self, reason: str, *, deadline_s: float = 10.0) -> None:
-        """Make it a dead letter now; a `notice.mail` goes out with it."""
-        raise NotImplementedError
-
-
-class Event(msgspec.Struct, frozen=True):
-    """A value of a topic: who emitted it, when (Unix time), and whether it is one kept from before the subscription."""
-
-    topic: str
-    origin: str
-    body: bytes
-    at: float
-    retained: bool
-
-    def decode(self, kind: type[T]) -> T:
-        """Return the MessagePack body as `kind`; raise InvalidInput where it does not fit."""
-        raise NotImplementedError
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A call as the server sees it; `caller` is the name of the caller's key, which the broker vouches for."""
-
-    name: str
-    body: bytes
-    caller: str
-    deadline_s: float
-
-    def decode(self, kind: type[T]) -> T:
-        """Return the MessagePack body as `kind`; raise InvalidInput where it does not fit."""
-        raise NotImplementedError
-
-
-Handler = Callable[[Request], Awaitable[object]]
-"""Returns anything msgspec can encode. An ApplianceError raised in it travels to the caller, other errors as `internal-error`."""
+def new_id() -> str:
+    """Return an id that nobody else makes up; ids of one time sort together, which keeps the broker's index compact."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 class QueueClient:
     """A connection to the broker that mends itself: reconnects for ever, with exponential backoff and jitter.
 
     Entering returns at once; each operation waits for the connection within its own deadline. Every coroutine here may be
-    cancelled: a cancelled publish or settle is *unknown*, nothing else is harmed. Leaving gives open deliveries back.
+    cancelled: a cancelled publish or settle is *unknown*, nothing else is harmed. Leaving gives open deliveries back; leaving by an
+    error gives back untouched those that the application had not seen, and the others as a failed attempt.
     """
 
     def __init__(self, connection: Connection) -> None:
-        raise NotImplementedError
+        self._connection = connection
+        self._handlers: dict[str, Handler] = {}
+        self._group = asyncio.TaskGroup()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        await self._group.__aenter__()
+        self._link = Link(self._connection, self, self._on_asked)
+        self._start(self._group.create_task(self._link.run(), name="queue-link"))
+        return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        raise NotImplementedError
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or issubclass(kind, asyncio.CancelledError):
+            self._link.release_all()
+        else:
+            self._link.release_waiting()
+        self._link.say_bye()
+        for task in self._tasks:
+            task.cancel()
+        cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+        try:
+            await self._group.__aexit__(*((kind, error, trace) if cancelled else (None, None, None)))
+        finally:
+            await self._link.close()
+
+    def _start(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @property
     def connected(self) -> bool:
         """Whether the broker has welcomed us and is heard."""
-        raise NotImplementedError
+        return self._link.welcome is not None
 
     async def wait_connected(self, deadline_s: float) -> None:
         """Return once connected; raise DeadlinePassed at the deadline."""
-        raise NotImplementedError
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._link.connected.wait()
+        except TimeoutError:
+            raise DeadlinePassed(f"The broker was not reached within {deadline_s:g} s.") from None
 
     async def publish(
-        self, address: str, body: Body, *, id: str | None = None, deadline_s: float = 5.0, delay_s: float = 0.0,
-        expires_s: float | None = None, max_attempts: int | None = None, key: str | None = None,
+        self,
+        address: str,
+        body: Body,
+        *,
+        id: str | None = None,
+        deadline_s: float = 5.0,
+        delay_s: float = 0.0,
+        not_before: float | None = None,
+        expires_s: float | None = None,
+        max_attempts: int | None = None,
+        key: str | None = None,
     ) -> Published:
         """Return once the message is on the broker's disk.
 
         `id` is the publisher's own (made up when None); the same id from the same origin is *duplicate*, not a second message.
-        Messages of one `key` at one address are delivered one at a time, in order. Raises QueueBusy (nothing stored), NotPermitted,
-        BadAddress, NoRoute, and PublishUnknown at the deadline; it is resent under the same id across reconnects until then.
+        `not_before` is Unix time. Messages of one `key` at one address are delivered one at a time, in order. Raises QueueBusy
+        (nothing stored), NotPermitted, BadAddress, NoRoute, and PublishUnknown at the deadline; it is resent under the same id
+        across reconnects until then.
         """
-        raise NotImplementedError
+        item = wire.Item(address, id or new_id(), delay_s, not_before, expires_s, max_attempts, key)
+        ask = self._publish(item, body)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return Published(item.id, await ask.answer)
+        except TimeoutError:
+            raise self._unknown([item.id], deadline_s) from None
 
     async def publish_many(
         self, address: str, items: Sequence[tuple[str, Body]], *, deadline_s: float = 5.0
     ) -> list[Published]:
         """Publish (id, body) pairs in one go; the first refusal is raised, PublishUnknown names the ids without an answer."""
-        raise NotImplementedError
+        asks = [self._publish(wire.Item(address, id), body) for id, body in items]
+        try:
+            if asks:
+                await asyncio.wait([ask.answer for ask in asks], timeout=deadline_s)
+        finally:
+            for ask in asks:
+                ask.answer.cancel()
+        errors = [ask.answer.exception() for ask in asks if not ask.answer.cancelled()]
+        unknown = [ask.item.id for ask in asks if ask.answer.cancelled()]
+        refusal = next((error for error in errors if error is not None), None)
+        if refusal is not None:
+            raise refusal
+        if unknown:
+            raise self._unknown(unknown, deadline_s)
+        return [Published(ask.item.id, ask.answer.result()) for ask in asks]
 
-    def consume(self, pattern: str, credit: int = 16) -> AsyncIterator[Delivery]:
+    def _publish(self, item: wire.Item, body: Body) -> PublishAsk:
+        ask = PublishAsk(item, self._fitting(body), asyncio.get_running_loop().create_future())
+        self._link.ask(ask)
+        return ask
+
+    def _fitting(self, body: Body) -> bytes:
+        data = encode_body(body)
+        if self._link.welcome is not None and len(data) > self._link.welcome.max_body:
+            raise InvalidInput(f"The body has {len(data)} bytes; the broker takes {self._link.welcome.max_body}.")
+        return data
+
+    def _unknown(self, ids: Sequence[str], deadline_s: float) -> PublishUnknown:
+        reached = "no acknowledgement came" if self.connected else "the broker was not reached"
+        return PublishUnknown(f"Of {len(ids)} message(s) {reached} within {deadline_s:g} s.", tuple(ids))
+
+    async def consume(self, pattern: str, credit: int = 16) -> AsyncGenerator[Delivery, None]:
         """Iterate over work at the addresses that match; at most `credit` deliveries are in hand at a time.
 
         Settle each one (done, retry, reject or move). Raises NotPermitted. Subscribes again after a reconnect.
         """
-        raise NotImplementedError
+        feed = WorkFeed(pattern, credit)
+        number = self._link.subscribe(feed)
+        try:
+            while True:
+                yield await feed.get()
+        finally:
+            self._link.unsubscribe(number)
+
+    async def settle(self, delivery: Delivery, outcome: wire.Outcome, deadline_s: float) -> None:
+        """See Delivery, whose methods use this."""
+        ask = SettleAsk(outcome, asyncio.get_running_loop().create_future())
+        self._link.ask(ask)
+        await self._settled(delivery, ask.answer, deadline_s)
+
+    async def _settled(self, delivery: Delivery, answer: Answer, deadline_s: float) -> bool:
+        """Return whether what was published with it was a duplicate. The lease is renewed until the answer is there."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                duplicate = await answer
+        except TimeoutError:
+            self._link.settled(delivery.token)
+            raise SettleUnknown(f"The end of {delivery.id} was not acknowledged within {deadline_s:g} s.") from None
+        except LeaseLost:
+            self._link.settled(delivery.token)
+            raise
+        self._link.settled(delivery.token)
+        return duplicate
 
     async def move(
-        self, delivery: Delivery, address: str, body: Body, *, id: str | None = None, delay_s: float = 0.0,
+        self,
+        delivery: Delivery,
+        address: str,
+        body: Body,
+        *,
+        id: str | None = None,
+        delay_s: float = 0.0,
+        expires_s: float | None = None,
+        max_attempts: int | None = None,
+        key: str | None = None,
         deadline_s: float = 10.0,
     ) -> Published:
         """Publish the next stage and end `delivery`, in one transaction at the broker: both or neither.
 
         The new message keeps the origin of the old. Raises LeaseLost, QueueBusy, NotPermitted, SettleUnknown.
         """
-        raise NotImplementedError
+        item = wire.Item(address, id or new_id(), delay_s, None, expires_s, max_attempts, key)
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._link.ask(SingleAsk(lambda r: wire.Move(r, delivery.token, item), [self._fitting(body)], answer))
+        return Published(item.id, await self._settled(delivery, answer, deadline_s))
 
     async def emit(self, topic: str, body: Body, *, deadline_s: float = 5.0) -> None:
         """Return once the broker has taken the event; it keeps the last value for late subscribers (not on disk).
 
         The client emits its last values again when the broker was restarted. Raises NotPermitted, Unavailable at the deadline.
         """
-        raise NotImplementedError
+        data = self._fitting(body)
+        await self._asked(SingleAsk(lambda r: wire.Emit(r, topic), [data], self._future()), f"emit {topic}", deadline_s)
+        self._link.emitted(topic, data, time.time())
 
-    def events(self, pattern: str) -> AsyncIterator[Event]:
+    def _future(self) -> Answer:
+        return asyncio.get_running_loop().create_future()
+
+    async def _asked(self, ask: SingleAsk, what: str, deadline_s: float) -> None:
+        self._link.ask(ask)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await ask.answer
+        except TimeoutError:
+            raise DeadlinePassed(f"The broker did not answer within {deadline_s:g} s ({what}).") from None
+
+    async def events(self, pattern: str) -> AsyncGenerator[Event, None]:
         """Iterate over events of the topics that match, first the values the broker kept. Subscribes again after a reconnect.
 
         Who falls behind gets the newest value of each topic, not every value. Raises NotPermitted.
         """
-        raise NotImplementedError
+        feed = EventFeed(pattern)
+        number = self._link.subscribe(feed)
+        try:
+            while True:
+                yield await feed.get()
+        finally:
+            self._link.unsubscribe(number)
 
     async def call(self, name: str, request: object, reply_type: type[T], *, deadline_s: float = 5.0) -> T:
         """Return the answer of whoever serves `name`, decoded. `request` is anything msgspec can encode; None is an empty body.
@@ -174,14 +262,50 @@ class QueueClient:
         Raises RemoteError with the server's code, sentence and hint (`call-not-served`: nobody serves it; `call-server-lost`), NotPermitted,
         DeadlinePassed. A call is never repeated by itself.
         """
-        raise NotImplementedError
+        body = b"" if request is None else request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
+        until = time.monotonic() + deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._link.connected.wait()
+                answer = await self._link.call(name, body, max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            raise DeadlinePassed(f"The call {name} was not answered within {deadline_s:g} s.") from None
+        return decode_body(answer, reply_type)
 
     async def serve(self, name: str, handler: Handler, *, deadline_s: float = 30.0) -> None:
         """Register `handler` for calls to `name` and return once the broker knows; it runs until the client is left.
 
         Each request runs as a task of its own, cancelled when its deadline has passed. Raises NotPermitted, DeadlinePassed.
         """
-        raise NotImplementedError
+        self._handlers[name] = handler
+        try:
+            await self._asked(SingleAsk(lambda r: wire.Serve(r, name), [], self._future()), f"serve {name}", deadline_s)
+        except BaseException:
+            del self._handlers[name]
+            raise
+        self._link.serve(name)
+
+    def _on_asked(self, asked: wire.Asked, body: bytes) -> None:
+        self._start(self._group.create_task(self._answer(asked, body), name=f"queue-call-{asked.name}"))
+
+    async def _answer(self, asked: wire.Asked, body: bytes) -> None:
+        fault: wire.Fault | None = None
+        reply = b""
+        try:
+            async with asyncio.timeout(asked.deadline_s):
+                handler = self._handlers[asked.name]
+                result = await handler(Request(asked.name, body, asked.caller, asked.deadline_s))
+            reply = msgspec.msgpack.encode(result)
+        except TimeoutError:
+            log.warning("the call %s from %s took longer than its deadline", asked.name, asked.caller)
+            return
+        except ApplianceError as error:
+            problem = error.problem
+            fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
+        except Exception:
+            log.exception("the call %s from %s failed", asked.name, asked.caller)
+            fault = wire.Fault("internal-error", f"{asked.name} failed unexpectedly.", "The journal of its server says why.")
+        self._link.answer(wire.Answer(asked.call, fault), reply)
 
 
 def connection_of(context: ServiceContext) -> Connection:

@@ -1,0 +1,138 @@
+"""What a client has asked of the broker and not been answered, and how many of it go into one message."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from appliance.errors import ApplianceError, DeadlinePassed, Problem, Unavailable
+from appliance.queue import wire
+from appliance.queue.errors import (
+    CALL_DEADLINE,
+    BadAddress,
+    LeaseLost,
+    NoRoute,
+    NotPermitted,
+    QueueBusy,
+    RemoteError,
+    WireError,
+)
+
+MAX_BATCH = 64
+MAX_BATCH_BYTES = 512 * 1024
+
+Answer = asyncio.Future[bool]
+"""True when the item was a duplicate; else an exception or False."""
+
+
+class PublishAsk:
+    """An item to be stored."""
+
+    __slots__ = ("answer", "body", "item")
+
+    def __init__(self, item: wire.Item, body: bytes, answer: Answer) -> None:
+        self.item = item
+        self.body = body
+        self.answer = answer
+
+
+class SettleAsk:
+    """A delivery to be ended."""
+
+    __slots__ = ("answer", "outcome")
+
+    def __init__(self, outcome: wire.Outcome, answer: Answer) -> None:
+        self.outcome = outcome
+        self.answer = answer
+
+
+class SingleAsk:
+    """Anything else; `make` builds its header for a request number."""
+
+    __slots__ = ("answer", "bodies", "make")
+
+    def __init__(self, make: Callable[[int], wire.Header], bodies: list[bytes], answer: Answer) -> None:
+        self.make = make
+        self.bodies = bodies
+        self.answer = answer
+
+
+Ask = PublishAsk | SettleAsk | SingleAsk
+
+
+class Batch:
+    """One message to the broker and the asks that its answer settles."""
+
+    __slots__ = ("asks", "bodies", "header")
+
+    def __init__(self, asks: list[Ask], header: wire.Header, bodies: list[bytes]) -> None:
+        self.asks = asks
+        self.header = header
+        self.bodies = bodies
+
+
+def batches(asks: list[Ask], numbers: Iterator[int]) -> Iterator[tuple[int, Batch]]:
+    """Yield (request number, message) for all asks that somebody still waits for."""
+    publishes: list[PublishAsk] = []
+    settles: list[SettleAsk] = []
+    for ask in asks:
+        if ask.answer.done():
+            continue
+        if isinstance(ask, PublishAsk):
+            publishes.append(ask)
+        elif isinstance(ask, SettleAsk):
+            settles.append(ask)
+        else:
+            number = next(numbers)
+            yield number, Batch([ask], ask.make(number), ask.bodies)
+    for run in _runs(publishes):
+        number = next(numbers)
+        yield number, Batch([*run], wire.Publish(number, tuple(p.item for p in run)), [p.body for p in run])
+    for start in range(0, len(settles), MAX_BATCH):
+        part = settles[start : start + MAX_BATCH]
+        number = next(numbers)
+        yield number, Batch([*part], wire.Settle(number, tuple(s.outcome for s in part)), [])
+
+
+def _runs(publishes: list[PublishAsk]) -> Iterator[list[PublishAsk]]:
+    run: list[PublishAsk] = []
+    size = 0
+    for publish in publishes:
+        if run and (len(run) >= MAX_BATCH or size + len(publish.body) > MAX_BATCH_BYTES):
+            yield run
+            run, size = [], 0
+        run.append(publish)
+        size += len(publish.body)
+    if run:
+        yield run
+
+
+def resolve(asks: list[Ask], results: wire.Results) -> None:
+    """Give each ask its status."""
+    troubles = {trouble.index: trouble for trouble in results.troubles}
+    for index, (ask, status) in enumerate(zip(asks, results.statuses, strict=False)):
+        if ask.answer.done():
+            continue
+        trouble = troubles.get(index)
+        if trouble is None:
+            ask.answer.set_result(status == wire.DUPLICATE)
+        elif status == wire.BUSY:
+            ask.answer.set_exception(QueueBusy(trouble.fault.message, trouble.retry_after_s))
+        else:
+            ask.answer.set_exception(error_of(trouble.fault))
+
+
+_KNOWN: dict[str, type[ApplianceError]] = {
+    kind.code: kind for kind in (NotPermitted, BadAddress, NoRoute, LeaseLost, WireError)
+} | {CALL_DEADLINE: DeadlinePassed}
+
+
+def error_of(fault: wire.Fault) -> ApplianceError:
+    """Return the error that a fault stands for: the queue's own kinds as such, others as RemoteError."""
+    kind = _KNOWN.get(fault.code)
+    if kind is not None:
+        return kind(fault.message, hint=fault.hint or None)
+    return RemoteError(Problem(code=fault.code, message=fault.message, hint=fault.hint, status=fault.status))
+
+
+def session_lost() -> Unavailable:
+    """Return the error for what cannot be asked again."""
+    return Unavailable("The connection to the broker was lost; whether it was carried out is not known.")

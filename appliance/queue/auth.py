@@ -1,0 +1,140 @@
+"""Who may do what: the list of known CURVE keys, and the ZAP handler (ZeroMQ RFC 27) that lets in those keys and no other."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from appliance.contracts.access import Access, AccessList
+from appliance.errors import InvalidInput
+from appliance.queue.address import covers
+from appliance.queue.keys import Keys
+
+log = logging.getLogger(__name__)
+
+Right = Literal["publish", "consume", "emit", "subscribe", "call", "serve"]
+ZAP_DOMAIN = "alpha-ren"
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+MAX_REMEMBERED = 20_000
+
+
+class Grant:
+    """What one key may do; answers are remembered, since the same few names come again and again."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.name = access.name
+        self._answers: dict[tuple[Right, str], bool] = {}
+
+    def allows(self, right: Right, asked: str) -> bool:
+        """Return whether the key has the right for a canonical address, or for all that a pattern stands for."""
+        answer = self._answers.get((right, asked))
+        if answer is None:
+            if len(self._answers) >= MAX_REMEMBERED:
+                self._answers.clear()
+            patterns: tuple[str, ...] = getattr(self.access.rights, right)
+            answer = self._answers[right, asked] = covers(patterns, asked)
+        return answer
+
+
+class KeyRing:
+    """The known keys, by public key in Z85. A list that does not validate changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._grants: dict[str, Grant] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the list; raise InvalidInput where it cannot be used, and keep the keys as they were."""
+        self._seen = self._stamp()
+        try:
+            listed = msgspec.json.decode(self._path.read_bytes(), type=AccessList)
+        except (OSError, msgspec.DecodeError) as error:
+            raise InvalidInput(f"The key list {self._path} cannot be used: {error}.") from error
+        if listed.version != 1:
+            raise InvalidInput(f"The key list {self._path} has version {listed.version}, this broker reads 1.")
+        grants = {}
+        for access in listed.entries:
+            known = self._grants.get(access.public_key)
+            grants[access.public_key] = known if known is not None and known.access == access else Grant(access)
+        self._grants = grants
+
+    def reload_if_changed(self) -> bool:
+        """Read the list again when its file is another one now; return whether the keys may have changed."""
+        if self._stamp() == self._seen:
+            return False
+        try:
+            self.reload()
+        except InvalidInput as error:
+            log.error("the key list stays as it was: %s", error)
+            return False
+        return True
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            stat = os.stat(self._path)
+        except FileNotFoundError:
+            return None
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+    def find(self, public_key: str) -> Grant | None:
+        """Return what the key may do, None for a key that is not listed."""
+        return self._grants.get(public_key)
+
+
+class ZapHandler:
+    """Answers libzmq's question for each new connection: 200 with the public key as User-Id, or 400.
+
+    Its socket must be bound before any CURVE socket of the same context; with no handler libzmq would let everyone in.
+    """
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", ring: KeyRing) -> None:
+        self._ring = ring
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.bind(ZAP_ENDPOINT)
+
+    def answer_all(self) -> None:
+        """Answer every question that waits."""
+        while True:
+            try:
+                question = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._answer(question)
+
+    def _answer(self, question: list[bytes]) -> None:
+        route, empty, version, request, domain, address, _identity, mechanism, *credentials = question
+        user = ""
+        if version == b"1.0" and mechanism == b"CURVE" and domain == ZAP_DOMAIN.encode() and len(credentials) == 1:
+            public_key = z85.encode(credentials[0]).decode()
+            if self._ring.find(public_key) is not None:
+                user = public_key
+            else:
+                log.warning("refused the unknown key %s from %s", public_key, address.decode(errors="replace"))
+        status = (b"200", b"OK") if user else (b"400", b"unknown key")
+        self.socket.send_multipart([route, empty, b"1.0", request, *status, user.encode(), b""])
+
+    def close(self) -> None:
+        """Stop answering; connections that are open stay."""
+        self.socket.close()
+
+
+def serve_curve(socket: "zmq.Socket[bytes]", keys: Keys) -> None:
+    """Make `socket` a CURVE server whose connections are decided by the ZapHandler."""
+    socket.curve_server = True
+    socket.curve_secretkey = keys.secret.encode()
+    socket.zap_domain = ZAP_DOMAIN.encode()
+
+
+def join_curve(socket: "zmq.Socket[bytes]", keys: Keys, server_key: str) -> None:
+    """Make `socket` a CURVE client that only speaks to the holder of `server_key`."""
+    socket.curve_secretkey = keys.secret.encode()
+    socket.curve_publickey = keys.public.encode()
+    socket.curve_serverkey = server_key.encode()

@@ -1,0 +1,219 @@
+"""The broker without its sockets: messages in, messages out, one transaction a turn."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance.contracts.member import Ping, Pong
+from appliance.queue import wire
+from appliance.queue.address import Home
+from appliance.queue.auth import Grant, KeyRing
+from appliance.queue.calls import Calls
+from appliance.queue.clock import Clock
+from appliance.queue.errors import StoreFull, WireError
+from appliance.queue.events import Events
+from appliance.queue.inspection import recent, stats
+from appliance.queue.sessions import Outbox, Parcel, Session
+from appliance.queue.settings import BrokerSettings
+from appliance.queue.store import Store
+from appliance.queue.views import QueueStats, RecentMessages, RecentQuery
+from appliance.queue.work import Work
+
+log = logging.getLogger(__name__)
+
+SESSION_UNKNOWN = "session-unknown"
+PAUSE_S = 2.0
+"""A gap between two turns from which on we were not slow but stopped, and owe the consumers the time."""
+
+HOUSEKEEPING_S = 0.5
+Handler = Callable[[Session, Any, wire.Frames], None]
+
+
+class Engine:
+    """Knows no sockets and no threads: `handle` for each message, then `run_turn`, then send what it returns."""
+
+    def __init__(self, store: Store, home: Home, settings: BrokerSettings, clock: Clock, ring: KeyRing, disk: Path) -> None:
+        self._store = store
+        self._home = home
+        self._settings = settings
+        self._clock = clock
+        self._ring = ring
+        self._disk = disk
+        self._outbox = Outbox()
+        self._sessions: dict[bytes, Session] = {}
+        self._epoch = os.urandom(8).hex()
+        self._events = Events(home, clock, self._outbox)
+        self._start()
+
+    def _start(self) -> None:
+        """Begin from what is on disk."""
+        own = {"queue.stats": self._stats, "queue.recent": self._recent, "queue.ping": self._ping}
+        self._calls = Calls(self._home, self._clock, self._outbox, own)
+        self._work = Work(self._store, self._home, self._settings, self._clock, self._outbox)
+        self._last_turn = self._clock.now()
+        self._kept_house = self._last_turn - HOUSEKEEPING_S
+        self._handlers: dict[type[wire.Header], Handler] = {
+            wire.Publish: self._work.handle_publish,
+            wire.Move: self._work.handle_move,
+            wire.Settle: self._work.handle_settle,
+            wire.Consume: self._work.handle_consume,
+            wire.Subscribe: self._events.handle_subscribe,
+            wire.Emit: self._events.handle_emit,
+            wire.Call: self._calls.handle_call,
+            wire.Serve: self._calls.handle_serve,
+            wire.Answer: self._calls.handle_answer,
+            wire.Cancel: self._handle_cancel,
+            wire.Heartbeat: self._handle_heartbeat,
+            wire.Bye: self._handle_bye,
+        }
+
+    def handle(self, route: bytes, user: str, frames: wire.Frames) -> None:
+        """Take in one message; `user` is the authenticated key, and the only thing here that a peer cannot make up."""
+        grant = self._ring.find(user)
+        session = self._sessions.get(route)
+        if grant is None:
+            if session is not None:
+                self._drop(session, give_back=True)
+            return
+        if session is not None and session.user != user:
+            self._drop(session, give_back=False)
+            session = None
+        try:
+            header, bodies = wire.from_client(frames)
+        except WireError as error:
+            log.warning("%s sent what is not the protocol: %s", grant.name, error.message)
+            if session is not None:
+                self._drop(session, give_back=False)
+            self._outbox.post_to_route(route, wire.Bye(error.code, error.message[:2000]))
+            return
+        if isinstance(header, wire.Hello):
+            self._open(route, user, grant, session, header)
+        elif session is None:
+            if not isinstance(header, wire.Bye):
+                self._outbox.post_to_route(route, wire.Bye(SESSION_UNKNOWN, "Say Hello first."))
+        else:
+            session.last_seen = self._clock.now()
+            self._handlers[type(header)](session, header, bodies)
+
+    def _open(self, route: bytes, user: str, grant: Grant, old: Session | None, hello: wire.Hello) -> None:
+        if old is not None:
+            self._drop(old, give_back=False)
+        session = self._sessions[route] = Session(route, user, grant, self._clock.now())
+        log.info("%s is here (%s)", grant.name, hello.software)
+        s = self._settings
+        broker = f"{self._home.lan}/{self._home.cluster}"
+        self._outbox.post(session, wire.Welcome(broker, grant.name, self._epoch, s.heartbeat_s, s.lease_s, s.max_body))
+
+    def _handle_cancel(self, session: Session, header: wire.Cancel, _bodies: wire.Frames) -> None:
+        self._work.cancel(session, header.subscription)
+        self._events.cancel(session, header.subscription)
+
+    def _handle_heartbeat(self, session: Session, header: wire.Heartbeat, _bodies: wire.Frames) -> None:
+        self._work.extend(session, header.held)
+        self._outbox.post(session, wire.Heartbeat())
+
+    def _handle_bye(self, session: Session, _header: wire.Bye, _bodies: wire.Frames) -> None:
+        log.info("%s has left", session.name)
+        self._drop(session, give_back=True)
+
+    def _drop(self, session: Session, *, give_back: bool) -> None:
+        session.closed = True
+        session.stalled.clear()
+        del self._sessions[session.route]
+        self._work.leave(session, give_back=give_back)
+        self._events.leave(session)
+        self._calls.leave(session)
+
+    def undelivered(self, parcel: Parcel, *, gone: bool) -> None:
+        """Hear that a parcel could not be sent; `gone` when its peer is not connected any more."""
+        session = parcel.session
+        if session is None:
+            return
+        self._work.undelivered(tuple(parcel.leases), session)
+        if gone and not session.closed:
+            self._drop(session, give_back=False)
+
+    def drop_slow(self, session: Session) -> None:
+        """End the session of a peer that does not read what it is sent."""
+        if not session.closed:
+            log.warning("%s does not read; its session ends", session.name)
+            self._drop(session, give_back=False)
+
+    def keys_changed(self) -> None:
+        """Let a new key list take effect on the sessions that are open: whose key or rights are gone, is out at once."""
+        for session in list(self._sessions.values()):
+            grant = self._ring.find(session.user)
+            if grant is None:
+                log.warning("the key of %s was revoked", session.name)
+                self._drop(session, give_back=True)
+            elif grant is not session.grant:
+                self._outbox.post_to_route(session.route, wire.Bye(SESSION_UNKNOWN, "The rights of this key have changed."))
+                self._drop(session, give_back=False)
+
+    def run_turn(self) -> list[Parcel]:
+        """Do all that is due in one transaction, and return what to send once it is on disk, which it is by then.
+
+        Raises StoreFailed, after which only a new start can tell what was stored.
+        """
+        now = self._clock.now()
+        if now - self._last_turn > PAUSE_S:
+            self._work.leases.postpone(now - self._last_turn)
+            for session in self._sessions.values():
+                session.last_seen += now - self._last_turn
+        self._last_turn = now
+        self._calls.pass_time()
+        try:
+            self._keep_house(now)
+            self._work.run_turn()
+            self._store.commit()
+        except StoreFull as error:
+            self._start_over(error)
+        return self._outbox.take()
+
+    def next_time(self) -> float:
+        """Return in how many seconds the next turn is due, if no message comes before."""
+        times = [at for at in (self._work.next_time(), self._calls.next_time()) if at is not None]
+        now = self._clock.now()
+        return max(0.0, min(min(times, default=now + HOUSEKEEPING_S), self._kept_house + HOUSEKEEPING_S) - now)
+
+    def _keep_house(self, now: float) -> None:
+        if now - self._kept_house < HOUSEKEEPING_S:
+            return
+        self._kept_house = now
+        room = os.statvfs(self._disk)
+        self._work.intake.disk_full = room.f_bavail * room.f_frsize < self._settings.min_free_bytes
+        silence = max(self._settings.lease_s, 3 * self._settings.heartbeat_s)
+        for session in list(self._sessions.values()):
+            if now - session.last_seen > silence:
+                log.warning("%s has been silent for %.0f s; its session ends", session.name, silence)
+                self._drop(session, give_back=False)
+        self._work.forget_old()
+
+    def _start_over(self, error: StoreFull) -> None:
+        """Undo the turn: what is on disk is the truth, and the clients bring the rest again, as after a restart."""
+        log.error("nothing of this turn was stored: %s", error.message)
+        self._store.rollback()
+        self._outbox.take()
+        for session in list(self._sessions.values()):
+            self._drop(session, give_back=False)
+            self._outbox.post_to_route(session.route, wire.Bye(SESSION_UNKNOWN, error.message))
+        self._start()
+        self._keep_house(self._clock.now())
+
+    def _stats(self, _body: bytes) -> QueueStats:
+        work = self._work
+        clients = {session.name for session in self._sessions.values()}
+        busy = work.intake.disk_full or work.ledger.bytes >= self._settings.max_bytes
+        return stats(work.ledger, work.dispatch, clients, self._clock.wall(), busy=busy)
+
+    def _recent(self, body: bytes) -> RecentMessages:
+        query = msgspec.msgpack.decode(body, type=RecentQuery) if body else RecentQuery()
+        return recent(self._store, query)
+
+    def _ping(self, body: bytes) -> Pong:
+        msgspec.msgpack.decode(body, type=Ping)
+        return Pong(name="queue", pending=0, flows_revision=0)

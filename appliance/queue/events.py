@@ -1,0 +1,98 @@
+"""Events: the last value of each topic, kept in memory, and who wants to hear of it."""
+
+import msgspec
+
+from appliance.errors import ApplianceError
+from appliance.queue import wire
+from appliance.queue.address import Home, matches
+from appliance.queue.clock import Clock
+from appliance.queue.errors import NotPermitted
+from appliance.queue.intake import BUSY_FULL_S, Ack
+from appliance.queue.sessions import Outbox, Session, Watcher
+
+MAX_TOPICS = 10_000
+MAX_KEPT_BYTES = 64 * 2**20
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The last value of a topic; `at` is Unix time."""
+
+    body: bytes
+    origin: str
+    at: float
+
+
+class Events:
+    """Topics and their watchers."""
+
+    def __init__(self, home: Home, clock: Clock, outbox: Outbox) -> None:
+        self._home = home
+        self._clock = clock
+        self._outbox = outbox
+        self._kept: dict[str, Kept] = {}
+        self._kept_bytes = 0
+        self._watchers: list[Watcher] = []
+
+    def handle_emit(self, session: Session, header: wire.Emit, bodies: wire.Frames) -> None:
+        """Keep the value and pass it on."""
+        ack = Ack(session, header.request, 1)
+        try:
+            topic = self._home.short(header.topic)
+            if not session.grant.allows("emit", topic):
+                raise NotPermitted(f"{session.name} may not emit {topic}.")
+        except ApplianceError as error:
+            ack.refuse(0, error)
+        else:
+            self._emit(session, topic, header, bodies[0], ack)
+        ack.post(self._outbox)
+
+    def _emit(self, session: Session, topic: str, header: wire.Emit, body: bytes, ack: Ack) -> None:
+        old = self._kept.get(topic)
+        at = self._clock.wall()
+        if header.restore:
+            at = min(at, header.at)
+            if old is not None and old.at >= at:
+                return
+        grown = self._kept_bytes + len(body) - (len(old.body) if old else 0)
+        if grown > MAX_KEPT_BYTES or (old is None and len(self._kept) >= MAX_TOPICS):
+            ack.busy(0, "The broker keeps as many events as it may.", BUSY_FULL_S)
+            return
+        self._kept[topic] = kept = Kept(body, session.name, at)
+        self._kept_bytes = grown
+        for watcher in self._watchers:
+            if matches(watcher.pattern, topic):
+                self._send(watcher, topic, kept, retained=False)
+
+    def handle_subscribe(self, session: Session, header: wire.Subscribe, _bodies: wire.Frames) -> None:
+        """Start a subscription: first the values that are kept, then each new one."""
+        ack = Ack(session, header.request, 1)
+        try:
+            pattern = self._home.short_pattern(header.pattern)
+            if not session.grant.allows("subscribe", pattern):
+                raise NotPermitted(f"{session.name} may not subscribe to {pattern}.")
+        except ApplianceError as error:
+            ack.refuse(0, error)
+            ack.post(self._outbox)
+            return
+        ack.post(self._outbox)
+        self.cancel(session, header.subscription)
+        watcher = session.watchers[header.subscription] = Watcher(session, header.subscription, pattern)
+        self._watchers.append(watcher)
+        for topic, kept in self._kept.items():
+            if matches(pattern, topic):
+                self._send(watcher, topic, kept, retained=True)
+
+    def cancel(self, session: Session, number: int) -> None:
+        """End a subscription."""
+        watcher = session.watchers.pop(number, None)
+        if watcher is not None:
+            self._watchers.remove(watcher)
+
+    def leave(self, session: Session) -> None:
+        """End all subscriptions of a session."""
+        for number in list(session.watchers):
+            self.cancel(session, number)
+
+    def _send(self, watcher: Watcher, topic: str, kept: Kept, *, retained: bool) -> None:
+        header = wire.Happened(watcher.number, topic, kept.origin, kept.at, retained)
+        self._outbox.post(watcher.session, header, [kept.body], latest=(watcher.number, topic))

@@ -1,0 +1,141 @@
+"""Publishing: from an item on the wire to a row in the turn's transaction and a status for the publisher."""
+
+from collections.abc import Sequence
+
+from appliance.errors import ApplianceError
+from appliance.queue import wire
+from appliance.queue.address import Home
+from appliance.queue.clock import Clock
+from appliance.queue.errors import NoRoute, NotPermitted
+from appliance.queue.leases import Lease
+from appliance.queue.ledger import Ledger
+from appliance.queue.sessions import Outbox, Session
+from appliance.queue.settings import BrokerSettings
+from appliance.queue.store import NewItem, Store
+
+BUSY_FULL_S = 5.0
+BUSY_DEEP_S = 1.0
+MAX_REMEMBERED = 20_000
+
+
+class Ack:
+    """The answer to a request, filled in while the turn lasts."""
+
+    __slots__ = ("request", "session", "statuses", "troubles")
+
+    def __init__(self, session: Session, request: int, items: int) -> None:
+        self.session = session
+        self.request = request
+        self.statuses = [wire.STORED] * items
+        self.troubles: list[wire.Trouble] = []
+
+    def refuse(self, index: int, error: ApplianceError, status: int = wire.REFUSED, retry_after_s: float = 0.0) -> None:
+        """Say that the item at `index` was not taken, and why."""
+        problem = error.problem
+        fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
+        self.statuses[index] = status
+        self.troubles.append(wire.Trouble(index, fault, retry_after_s))
+
+    def busy(self, index: int, why: str, retry_after_s: float) -> None:
+        """Say that there is no room for the item now."""
+        self.statuses[index] = wire.BUSY
+        fault = wire.Fault("queue-busy", why, "Try again after the time given.", 503)
+        self.troubles.append(wire.Trouble(index, fault, retry_after_s))
+
+    def post(self, outbox: Outbox) -> None:
+        """Queue the answer."""
+        outbox.post(self.session, wire.Results(self.request, tuple(self.statuses), tuple(self.troubles)))
+
+
+class Arrival:
+    """An accepted item, whose answer depends on the store; `moved_from` ends with it."""
+
+    __slots__ = ("ack", "index", "item", "moved_from")
+
+    def __init__(self, item: NewItem, ack: Ack | None, index: int, moved_from: Lease | None = None) -> None:
+        self.item = item
+        self.ack = ack
+        self.index = index
+        self.moved_from = moved_from
+
+
+class Intake:
+    """Accepts items within the limits and the publisher's rights."""
+
+    def __init__(self, home: Home, settings: BrokerSettings, clock: Clock, ledger: Ledger) -> None:
+        self._home = home
+        self._settings = settings
+        self._clock = clock
+        self._ledger = ledger
+        self._arrivals: list[Arrival] = []
+        self._names: dict[str, str] = {}
+        self.disk_full = False
+
+    def canonical(self, text: str) -> str:
+        """Return the canonical form of an address; raise BadAddress."""
+        name = self._names.get(text)
+        if name is None:
+            if len(self._names) >= MAX_REMEMBERED:
+                self._names.clear()
+            name = self._names[text] = self._home.short(text)
+        return name
+
+    def accept(
+        self, session: Session, item: wire.Item, body: bytes, ack: Ack, index: int, moved_from: Lease | None = None
+    ) -> bool:
+        """Take an item into this turn's transaction, or write into `ack` why not; return which."""
+        try:
+            address = self._permitted(session, item.address)
+        except ApplianceError as error:
+            ack.refuse(index, error)
+            return False
+        ledger = self._ledger
+        if self.disk_full:
+            ack.busy(index, "The disk has no room for the queue.", BUSY_FULL_S)
+            return False
+        if ledger.bytes + len(body) > self._settings.max_bytes:
+            ack.busy(index, "The queue holds as many bytes as it may.", BUSY_FULL_S)
+            return False
+        counts = ledger.of(address)
+        if counts.ready + counts.leased >= self._settings.max_depth:
+            ack.busy(index, f"The address {address} holds as many messages as it may.", BUSY_DEEP_S)
+            return False
+        origin = session.name if moved_from is None else moved_from.origin
+        self._arrivals.append(Arrival(self._row(item, body, address, origin), ack, index, moved_from))
+        ledger.arrived(address, len(body))
+        return True
+
+    def _permitted(self, session: Session, text: str) -> str:
+        address = self.canonical(text)
+        if not session.grant.allows("publish", address):
+            raise NotPermitted(f"{session.name} may not publish to {address}.")
+        if "/" in address:
+            raise NoRoute(f"There is no route to {address}.")
+        return address
+
+    def _row(self, item: wire.Item, body: bytes, address: str, origin: str) -> NewItem:
+        wall = self._clock.wall()
+        return NewItem(
+            self._ledger.take_seq(), origin, item.id, address, body, item.max_attempts or self._settings.max_attempts, wall,
+            self._clock.now() + item.delay_s if item.delay_s else None,
+            item.not_before if item.not_before and item.not_before > wall else None,
+            wall + item.expires_s if item.expires_s is not None else None, item.key,
+        )  # fmt: skip
+
+    def add_own(self, origin: str, id: str, address: str, body: bytes) -> None:
+        """Take in a message of the broker's own, whatever the limits."""
+        item = wire.Item(address, id)
+        self._arrivals.append(Arrival(self._row(item, body, address, origin), None, 0))
+        self._ledger.arrived(address, len(body))
+
+    def store(self, store: Store) -> Sequence[Arrival]:
+        """Put everything accepted into the transaction; return it, with what was a duplicate marked in its answer."""
+        arrivals, self._arrivals = self._arrivals, []
+        if not arrivals:
+            return ()
+        for arrival, stored in zip(arrivals, store.put([arrival.item for arrival in arrivals]), strict=True):
+            if not stored:
+                self._ledger.turned_away(arrival.item.address, len(arrival.item.body))
+                if arrival.ack is not None:
+                    arrival.ack.statuses[arrival.index] = wire.DUPLICATE
+        return arrivals

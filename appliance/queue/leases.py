@@ -1,0 +1,77 @@
+"""The leases that are running, by sequence number and by when they lapse."""
+
+import heapq
+
+import msgspec
+
+from appliance.queue.sessions import Consumer
+
+
+class Lease(msgspec.Struct, gc=False):
+    """One item in a consumer's hands. Its token is (seq, fence); `until` is broker time."""
+
+    seq: int
+    fence: int
+    origin: str
+    id: str
+    address: str
+    attempt: int
+    max_attempts: int
+    holder: str
+    size: int
+    until: float
+    consumer: Consumer | None
+
+
+class LeaseTable:
+    """Extending a lease is the common case, so the heap is put right only when an entry comes up."""
+
+    def __init__(self) -> None:
+        self._by_seq: dict[int, Lease] = {}
+        self._by_time: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._by_seq)
+
+    def add(self, lease: Lease) -> None:
+        """Start a lease."""
+        self._by_seq[lease.seq] = lease
+        heapq.heappush(self._by_time, (lease.until, lease.seq))
+
+    def find(self, seq: int, fence: int, holder: str) -> Lease | None:
+        """Return the lease with this token, if it runs and is held in this name."""
+        lease = self._by_seq.get(seq)
+        return lease if lease is not None and lease.fence == fence and lease.holder == holder else None
+
+    def end(self, lease: Lease) -> None:
+        """Forget a lease and return its credit."""
+        del self._by_seq[lease.seq]
+        if lease.consumer is not None:
+            lease.consumer.out -= 1
+
+    def lapsed(self, now: float) -> list[Lease]:
+        """Return the leases whose time is over; they stay until ended, and are returned once."""
+        over: dict[int, Lease] = {}
+        while self._by_time and self._by_time[0][0] <= now:
+            _, seq = heapq.heappop(self._by_time)
+            lease = self._by_seq.get(seq)
+            if lease is None:
+                continue
+            if lease.until > now:
+                heapq.heappush(self._by_time, (lease.until, seq))
+            else:
+                over[seq] = lease
+        return list(over.values())
+
+    def next_time(self) -> float | None:
+        """Return when to look again; never later than the first lapse."""
+        return self._by_time[0][0] if self._by_time else None
+
+    def postpone(self, seconds: float) -> None:
+        """Give every lease more time, after a pause in which no heartbeat could be heard."""
+        for lease in self._by_seq.values():
+            lease.until += seconds
+
+    def held_by(self, consumers: set[Consumer]) -> list[Lease]:
+        """Return the leases of these subscriptions."""
+        return [lease for lease in self._by_seq.values() if lease.consumer in consumers]

@@ -1,0 +1,84 @@
+"""The running account of every address, kept in memory and rebuilt from the store at each start."""
+
+from appliance.queue.store import Counts, Snapshot
+
+
+class Ledger:
+    """How many items each address holds; the next sequence number; how many settled items are remembered."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.counts = snapshot.counts
+        self.next_seq = snapshot.next_seq
+        self.settled_rows = snapshot.settled_rows
+        self.bytes = sum(counts.bytes for counts in snapshot.counts.values())
+        self.ended: dict[str, Counts] = {}
+        """Addresses whose totals have changed since they were last put on record."""
+
+    def of(self, address: str) -> Counts:
+        """Return the account of an address, opening one where there is none."""
+        counts = self.counts.get(address)
+        if counts is None:
+            counts = self.counts[address] = Counts()
+        return counts
+
+    def take_seq(self) -> int:
+        """Return the next sequence number."""
+        seq = self.next_seq
+        self.next_seq += 1
+        return seq
+
+    def arrived(self, address: str, size: int) -> None:
+        """One more item is ready."""
+        counts = self.of(address)
+        counts.ready += 1
+        counts.bytes += size
+        self.bytes += size
+
+    def turned_away(self, address: str, size: int) -> None:
+        """The item that had arrived was a duplicate."""
+        counts = self.of(address)
+        counts.ready -= 1
+        self._lighter(counts, size)
+
+    def leased(self, address: str, number: int) -> None:
+        """Ready items were handed out."""
+        counts = self.of(address)
+        counts.ready -= number
+        counts.leased += number
+
+    def given_back(self, address: str) -> None:
+        """A leased item is ready again."""
+        counts = self.of(address)
+        counts.leased -= 1
+        counts.ready += 1
+
+    def done(self, address: str, size: int) -> None:
+        """A leased item has ended well."""
+        counts = self._ending(address)
+        counts.leased -= 1
+        counts.done_total += 1
+        self.settled_rows += 1
+        self._lighter(counts, size)
+
+    def died(self, address: str) -> None:
+        """A leased item became a dead letter; it keeps its bytes."""
+        counts = self._ending(address)
+        counts.leased -= 1
+        counts.dead += 1
+        counts.dead_total += 1
+
+    def expired(self, address: str, size: int) -> None:
+        """A ready item's time was over."""
+        counts = self._ending(address)
+        counts.ready -= 1
+        counts.expired_total += 1
+        self.settled_rows += 1
+        self._lighter(counts, size)
+
+    def _ending(self, address: str) -> Counts:
+        counts = self.ended[address] = self.of(address)
+        return counts
+
+    def _lighter(self, counts: Counts, size: int) -> None:
+        counts.bytes -= size
+        self.bytes -= size

@@ -1,0 +1,31 @@
+"""What the broker can be told; the component's `spec.py` fills it in."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(gt=0, le=86400 * 30)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`bind` are ZeroMQ endpoints; `access_file` is an AccessList in JSON, read again when it changes or at SIGHUP.
+
+    `lease_s` without a heartbeat and a message goes to another consumer. A publisher hears *busy* at `max_depth` messages
+    waiting at one address, `max_bytes` held in all, or less than `min_free_bytes` left on the disk. Settled messages are
+    remembered, and with them their ids, for `keep_s`, but never more than `keep_rows` of them.
+    """
+
+    bind: tuple[str, ...]
+    access_file: str
+    state_directory: str = ""
+    lease_s: Seconds = 10.0
+    heartbeat_s: Seconds = 2.0
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 8
+    max_depth: Count = 1_000_000
+    max_bytes: Count = 2 * 2**30
+    min_free_bytes: int = 64 * 2**20
+    max_body: Count = 20 * 2**20
+    keep_s: Seconds = 86400.0
+    keep_rows: Count = 200_000

@@ -1,0 +1,255 @@
+"""The embedded store: SQLite in WAL mode with `synchronous=FULL`, so a commit is an fsync of the log (sqlite.org/wal.html)."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from appliance.queue.errors import StoreFailed, StoreFull
+from appliance.queue.schema import STEPS
+from appliance.queue.store import Brief, Counts, Given, HeldItem, NewItem, Record, Snapshot, State, TakenItem
+
+PAGE = 8192
+CACHE_KIB = 32 * 1024
+CHECKPOINT_PAGES = 4000
+
+INSERT = """INSERT OR IGNORE INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, key, due,
+ not_before, expires_at, published_at, changed_at, size, reason) VALUES (?,?,?,?,0,0,?,0,'',?,?,?,?,?,?,?,'')"""
+TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, published_at, data
+ FROM work JOIN body ON body.seq = work.seq
+ WHERE address = ? AND state = 0 AND due IS NULL AND not_before IS NULL AND (expires_at IS NULL OR expires_at > ?)
+ AND (key IS NULL OR NOT EXISTS (SELECT 1 FROM work AS elder WHERE elder.address = work.address
+  AND elder.key = work.key AND elder.key IS NOT NULL AND elder.state <= 1 AND elder.seq < work.seq))
+ ORDER BY work.seq LIMIT ?"""
+LEASE = "UPDATE work SET state = 1, attempt = ?, fence = ?, holder = ?, changed_at = ? WHERE seq = ?"
+GIVE_BACK = "UPDATE work SET state = 0, fence = ?, attempt = ?, due = ?, reason = ?, changed_at = ? WHERE seq = ?"
+FORGET = "SELECT seq FROM work WHERE state IN (2, 4) AND changed_at < ? ORDER BY changed_at LIMIT ?"
+TOTALS = """INSERT INTO totals VALUES (?,?,?,?) ON CONFLICT (address)
+ DO UPDATE SET done = excluded.done, dead = excluded.dead, expired = excluded.expired"""
+RECENT = """SELECT seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder, reason
+ FROM work ORDER BY seq DESC LIMIT ?"""
+LEASED = """SELECT seq, fence, origin, id, address, attempt, max_attempts, holder, size FROM work WHERE state = 1 ORDER BY seq"""
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Tell apart a full disk, after which one may go on, from everything else, after which one may not."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise StoreFull("The disk has no room for the queue.") from error
+        raise StoreFailed(f"The queue's store failed: {error}.") from error
+
+
+class SqliteStore:
+    """See Store. One process at a time: the database is held in exclusive locking mode."""
+
+    def __init__(self, path: Path) -> None:
+        self._open = False
+        with _translated():
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            for pragma in (
+                f"page_size = {PAGE}", "locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL",
+                f"cache_size = -{CACHE_KIB}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}", "temp_store = MEMORY",
+                f"journal_size_limit = {CHECKPOINT_PAGES * PAGE * 4}",
+            ):  # fmt: skip
+                self._db.execute(f"PRAGMA {pragma}")
+            self._migrate()
+
+    def _migrate(self) -> None:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(STEPS):
+            raise StoreFailed(f"The queue's store has schema {version}, this firmware reads {len(STEPS)}.")
+        for number, step in enumerate(STEPS[version:], start=version + 1):
+            self._db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+
+    def _begin(self) -> sqlite3.Connection:
+        if not self._open:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._open = True
+        return self._db
+
+    @property
+    def changed(self) -> bool:
+        """See Store."""
+        return self._open
+
+    def load(self) -> Snapshot:
+        """See Store."""
+        with _translated():
+            clock, next_seq = self._db.execute("SELECT at, next_seq FROM clock").fetchone()
+            top = self._db.execute("SELECT max(seq) FROM work").fetchone()[0] or 0
+            counts: dict[str, Counts] = {}
+            settled = 0
+            for address, state, number, size in self._db.execute(
+                "SELECT address, state, count(*), sum(size) FROM work GROUP BY address, state"
+            ):
+                entry = counts.setdefault(address, Counts())
+                if state in (State.DONE, State.EXPIRED):
+                    settled += number
+                    continue
+                entry.bytes += size
+                match State(state):
+                    case State.READY:
+                        entry.ready = number
+                    case State.LEASED:
+                        entry.leased = number
+                    case _:
+                        entry.dead = number
+            for address, done, dead, expired in self._db.execute("SELECT address, done, dead, expired FROM totals"):
+                entry = counts.setdefault(address, Counts())
+                entry.done_total, entry.dead_total, entry.expired_total = done, dead, expired
+            held = [HeldItem(*row) for row in self._db.execute(LEASED)]
+        return Snapshot(clock, max(next_seq, top + 1), held, counts, settled)
+
+    def put(self, items: Sequence[NewItem]) -> list[bool]:
+        """See Store."""
+        with _translated():
+            db = self._begin()
+            before = db.total_changes
+            db.executemany(INSERT, [
+                (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, i.due, i.not_before, i.expires_at, i.published_at,
+                 i.published_at, len(i.body)) for i in items
+            ])  # fmt: skip
+            if db.total_changes - before == len(items):
+                db.executemany("INSERT INTO body VALUES (?,?)", [(i.seq, i.body) for i in items])
+                return [True] * len(items)
+            inserted = {row[0] for row in db.execute(
+                "SELECT seq FROM work WHERE seq BETWEEN ? AND ?", (items[0].seq, items[-1].seq)
+            )}  # fmt: skip
+            db.executemany("INSERT INTO body VALUES (?,?)", [(i.seq, i.body) for i in items if i.seq in inserted])
+            return [i.seq in inserted for i in items]
+
+    def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
+        """See Store."""
+        with _translated():
+            taken: list[TakenItem] = []
+            room = max_bytes
+            more = False
+            cursor = self._db.execute(TAKE, (address, wall, limit))
+            for seq, fence, origin, id_, address_, attempt, most, published_at, data in cursor:
+                room -= len(data)
+                if taken and room < 0:
+                    more = True
+                    break
+                taken.append(TakenItem(seq, fence + 1, origin, id_, address_, attempt + 1, most, published_at, data))
+            cursor.close()
+            if taken:
+                self._begin().executemany(LEASE, [(t.attempt, t.fence, holder, wall, t.seq) for t in taken])
+            return taken, more or len(taken) == limit
+
+    def finish(self, seqs: Sequence[int], wall: float) -> None:
+        """See Store."""
+        with _translated():
+            db = self._begin()
+            db.executemany("UPDATE work SET state = 2, changed_at = ? WHERE seq = ?", [(wall, seq) for seq in seqs])
+            db.executemany("DELETE FROM body WHERE seq = ?", [(seq,) for seq in seqs])
+
+    def give_back(self, given: Iterable[Given], wall: float) -> None:
+        """See Store."""
+        with _translated():
+            self._begin().executemany(GIVE_BACK, [(g.fence, g.attempt, g.due, g.reason, wall, g.seq) for g in given])
+
+    def bury(self, seq: int, wall: float, reason: str) -> None:
+        """See Store."""
+        with _translated():
+            self._begin().execute("UPDATE work SET state = 3, changed_at = ?, reason = ? WHERE seq = ?", (wall, reason, seq))
+
+    def write_history(self, records: Iterable[Record]) -> None:
+        """See Store."""
+        with _translated():
+            self._begin().executemany(
+                "INSERT INTO history VALUES (?,?,?,?,?,?)",
+                [(r.seq, r.at, r.attempt, r.holder, r.what, r.reason) for r in records],
+            )
+
+    def wake(self, now: float, wall: float) -> dict[str, int]:
+        """See Store."""
+        woken: dict[str, int] = {}
+        with _translated():
+            for column, at in (("due", now), ("not_before", wall)):
+                found = self._db.execute(
+                    f"SELECT seq, address FROM work WHERE state = 0 AND {column} IS NOT NULL AND {column} <= ? LIMIT 5000", (at,)
+                ).fetchall()
+                if found:
+                    self._begin().executemany(f"UPDATE work SET {column} = NULL WHERE seq = ?", [(seq,) for seq, _ in found])
+                for _seq, address in found:
+                    woken[address] = woken.get(address, 0) + 1
+        return woken
+
+    def expire(self, wall: float, limit: int) -> list[tuple[str, int]]:
+        """See Store."""
+        with _translated():
+            found = self._db.execute(
+                "SELECT seq, address, size FROM work WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?",
+                (wall, limit),
+            ).fetchall()
+            if found:
+                db = self._begin()
+                db.executemany(
+                    "UPDATE work SET state = 4, changed_at = ?, reason = 'expired' WHERE seq = ?", [(wall, s) for s, _, _ in found]
+                )
+                db.executemany("DELETE FROM body WHERE seq = ?", [(seq,) for seq, _, _ in found])
+        return [(address, size) for _seq, address, size in found]
+
+    def next_times(self) -> tuple[float | None, float | None]:
+        """See Store."""
+        with _translated():
+            due = self._first("SELECT min(due) FROM work WHERE state = 0 AND due IS NOT NULL")
+            begins = self._first("SELECT min(not_before) FROM work WHERE state = 0 AND not_before IS NOT NULL")
+            expires = self._first("SELECT min(expires_at) FROM work WHERE state = 0 AND expires_at IS NOT NULL")
+        return due, min((at for at in (begins, expires) if at is not None), default=None)
+
+    def _first(self, query: str) -> float | None:
+        value = self._db.execute(query).fetchone()[0]
+        return None if value is None else float(value)
+
+    def forget(self, before: float, limit: int) -> int:
+        """See Store."""
+        with _translated():
+            seqs = self._db.execute(FORGET, (before, limit)).fetchall()
+            if seqs:
+                db = self._begin()
+                db.executemany("DELETE FROM work WHERE seq = ?", seqs)
+                db.executemany("DELETE FROM history WHERE seq = ?", seqs)
+        return len(seqs)
+
+    def progress(self, clock: float, next_seq: int, totals: Mapping[str, Counts]) -> None:
+        """See Store."""
+        with _translated():
+            db = self._begin()
+            db.executemany(TOTALS, [(a, c.done_total, c.dead_total, c.expired_total) for a, c in totals.items()])
+            db.execute("UPDATE clock SET at = ?, next_seq = ?", (clock, next_seq))
+
+    def state_of(self, seq: int) -> tuple[State, int, str] | None:
+        """See Store."""
+        with _translated():
+            row = self._db.execute("SELECT state, fence, holder FROM work WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else (State(row[0]), row[1], row[2])
+
+    def recent(self, limit: int) -> list[Brief]:
+        """See Store."""
+        with _translated():
+            rows = self._db.execute(RECENT, (limit,)).fetchall()
+        return [Brief(seq, origin, id_, address, State(state), *rest) for seq, origin, id_, address, state, *rest in rows]
+
+    def commit(self) -> None:
+        """See Store."""
+        if self._open:
+            with _translated():
+                self._db.execute("COMMIT")
+            self._open = False
+
+    def rollback(self) -> None:
+        """See Store."""
+        if self._open:
+            with _translated():
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            self._open = False
+
+    def close(self) -> None:
+        """See Store."""
+        self.rollback()
+        self._db.close()

@@ -1,0 +1,188 @@
+"""Where work waits: the interface every store fulfils, and what goes in and out of it.
+
+All changes between two commits are one transaction; nothing counts before `commit` has returned. Times named `due` are broker
+time (see clock.py), the others Unix time.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+
+class State(enum.IntEnum):
+    """Where a work item is in its life; the last three are final."""
+
+    READY = 0
+    LEASED = 1
+    DONE = 2
+    DEAD = 3
+    EXPIRED = 4
+
+
+class NewItem(msgspec.Struct, frozen=True, gc=False):
+    """A work item on its way in; `seq` is its place in the order of this store."""
+
+    seq: int
+    origin: str
+    id: str
+    address: str
+    body: bytes
+    max_attempts: int
+    published_at: float
+    due: float | None = None
+    not_before: float | None = None
+    expires_at: float | None = None
+    key: str | None = None
+
+
+class TakenItem(msgspec.Struct, frozen=True, gc=False):
+    """A work item as it was just leased; (seq, fence) is its token."""
+
+    seq: int
+    fence: int
+    origin: str
+    id: str
+    address: str
+    attempt: int
+    max_attempts: int
+    published_at: float
+    body: bytes
+
+
+class HeldItem(msgspec.Struct, frozen=True, gc=False):
+    """A lease that is on record."""
+
+    seq: int
+    fence: int
+    origin: str
+    id: str
+    address: str
+    attempt: int
+    max_attempts: int
+    holder: str
+    size: int
+
+
+class Given(msgspec.Struct, frozen=True, gc=False):
+    """A lease that ends with the item ready again: after `due`; with a new `fence` so that the old token is worth nothing."""
+
+    seq: int
+    fence: int
+    attempt: int
+    due: float | None
+    reason: str
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A line of an item's history: what happened to attempt `attempt`, and why."""
+
+    seq: int
+    at: float
+    attempt: int
+    holder: str
+    what: str
+    reason: str
+
+
+class Counts(msgspec.Struct):
+    """How many items of an address are in each state now, and how many ever came to an end (totals outlive the items)."""
+
+    ready: int = 0
+    leased: int = 0
+    dead: int = 0
+    bytes: int = 0
+    done_total: int = 0
+    dead_total: int = 0
+    expired_total: int = 0
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What the broker needs to go on where it, or the one before it, stopped."""
+
+    clock: float
+    next_seq: int
+    held: list[HeldItem]
+    counts: dict[str, Counts]
+    settled_rows: int
+
+
+class Brief(msgspec.Struct, frozen=True):
+    """An item without its body, for a person to look at."""
+
+    seq: int
+    origin: str
+    id: str
+    address: str
+    state: State
+    attempt: int
+    max_attempts: int
+    size: int
+    published_at: float
+    changed_at: float
+    holder: str
+    reason: str
+
+
+class Store(Protocol):
+    """A durable store of work items. Methods raise StoreFull (undone, go on) or StoreFailed (end the process)."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+
+    def load(self) -> Snapshot:
+        """Return what is on record. Items whose lease was running are still leased."""
+
+    def put(self, items: Sequence[NewItem]) -> list[bool]:
+        """Add items as READY; False for each whose (origin, id) is already there."""
+
+    def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
+        """Lease up to `limit` items, at most `max_bytes` beyond the first, oldest first, to `holder`.
+
+        Skips what is not due, has expired, or has an unfinished elder of the same key. Returns the items, and whether there
+        may be more.
+        """
+
+    def finish(self, seqs: Sequence[int], wall: float) -> None:
+        """Make leased items DONE and drop their bodies."""
+
+    def give_back(self, given: Iterable[Given], wall: float) -> None:
+        """Make leased items READY again."""
+
+    def bury(self, seq: int, wall: float, reason: str) -> None:
+        """Make an item DEAD; body and history stay."""
+
+    def write_history(self, records: Iterable[Record]) -> None:
+        """Add lines to the history of items."""
+
+    def wake(self, now: float, wall: float) -> dict[str, int]:
+        """Let items become due whose time has come; how many per address."""
+
+    def expire(self, wall: float, limit: int) -> list[tuple[str, int]]:
+        """Make READY items EXPIRED whose time is over; address and body size of each."""
+
+    def next_times(self) -> tuple[float | None, float | None]:
+        """Return the next broker time at which something is due, and the next Unix time at which something begins or expires."""
+
+    def forget(self, before: float, limit: int) -> int:
+        """Drop up to `limit` DONE or EXPIRED items, oldest first, that ended before `before`; how many."""
+
+    def progress(self, clock: float, next_seq: int, totals: Mapping[str, Counts]) -> None:
+        """Put broker time, the next free `seq` and the running totals of these addresses on record."""
+
+    def state_of(self, seq: int) -> tuple[State, int, str] | None:
+        """Return state, fence and last holder of an item, None if there is none."""
+
+    def recent(self, limit: int) -> list[Brief]:
+        """Return the newest items, newest first."""
+
+    def commit(self) -> None:
+        """Return once everything since the last commit is on disk; does nothing when nothing changed."""
+
+    def rollback(self) -> None:
+        """Undo everything since the last commit."""
+
+    def close(self) -> None:
+        """Undo what was not committed and let go of the files."""

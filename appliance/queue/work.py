@@ -1,0 +1,281 @@
+"""Work items: published, leased, settled, given back, buried. All of a turn's changes are one transaction."""
+
+import math
+
+import msgspec
+
+from appliance.contracts.notice import Notice
+from appliance.errors import ApplianceError
+from appliance.queue import wire
+from appliance.queue.address import Home
+from appliance.queue.clock import Clock
+from appliance.queue.dispatch import Dispatch
+from appliance.queue.errors import LeaseLost, NotPermitted
+from appliance.queue.intake import Ack, Intake
+from appliance.queue.leases import Lease, LeaseTable
+from appliance.queue.ledger import Ledger
+from appliance.queue.sessions import Consumer, Outbox, Session
+from appliance.queue.settings import BrokerSettings
+from appliance.queue.store import Given, Record, State, Store
+
+NOTICES = "notice.mail"
+BROKER_ORIGIN = "queue"
+FORGET_AT_ONCE = 2000
+EXPIRE_AT_ONCE = 2000
+CLOCK_EVERY_S = 10.0
+
+
+class Ending(msgspec.Struct):
+    """A lease that ends in this turn. `counted` is false where the attempt never began, `lapsed` where nobody settled it."""
+
+    lease: Lease
+    reason: str
+    delay_s: float = 0.0
+    counted: bool = True
+    lapsed: bool = False
+    rejected: bool = False
+
+
+class Work:
+    """The broker's work desk. `handle_*` only note what is wanted; `run_turn` makes it so in the store."""
+
+    def __init__(self, store: Store, home: Home, settings: BrokerSettings, clock: Clock, outbox: Outbox) -> None:
+        self._store = store
+        self._home = home
+        self._settings = settings
+        self._clock = clock
+        self._outbox = outbox
+        snapshot = store.load()
+        clock.resume(snapshot.clock)
+        self.ledger = Ledger(snapshot)
+        self.leases = LeaseTable()
+        until = clock.now() + settings.lease_s
+        for h in snapshot.held:
+            self.leases.add(
+                Lease(h.seq, h.fence, h.origin, h.id, h.address, h.attempt, h.max_attempts, h.holder, h.size, until, None)
+            )
+        self.intake = Intake(home, settings, clock, self.ledger)
+        self.dispatch = Dispatch(clock, self.ledger, self.leases, settings.lease_s)
+        for address, counts in self.ledger.counts.items():
+            if counts.ready:
+                self.dispatch.changed(address)
+        self._acks: list[Ack] = []
+        self._finished: list[Lease] = []
+        self._endings: list[Ending] = []
+        self._doubtful: list[tuple[Ack, int, wire.Outcome]] = []
+        self._next_due, self._next_wall = store.next_times()
+        self._clock_noted = clock.now()
+
+    def handle_publish(self, session: Session, header: wire.Publish, bodies: wire.Frames) -> None:
+        """Take items in; the answer goes out when the turn is on disk."""
+        ack = Ack(session, header.request, len(bodies))
+        for index, (item, body) in enumerate(zip(header.items, bodies, strict=True)):
+            self.intake.accept(session, item, body, ack, index)
+        self._acks.append(ack)
+
+    def handle_move(self, session: Session, header: wire.Move, bodies: wire.Frames) -> None:
+        """Take the next stage in and end the delivery with it."""
+        ack = Ack(session, header.request, 1)
+        self._acks.append(ack)
+        lease = self.leases.find(*header.token, session.name)
+        if lease is None:
+            self._doubtful.append((ack, 0, wire.Outcome(header.token, wire.DONE)))
+        elif self.intake.accept(session, header.item, bodies[0], ack, 0, lease):
+            self.leases.end(lease)
+
+    def handle_settle(self, session: Session, header: wire.Settle, _bodies: wire.Frames) -> None:
+        """End deliveries as the consumer says."""
+        ack = Ack(session, header.request, len(header.items))
+        self._acks.append(ack)
+        for index, outcome in enumerate(header.items):
+            lease = self.leases.find(*outcome.token, session.name)
+            if lease is None:
+                self._doubtful.append((ack, index, outcome))
+                continue
+            self.leases.end(lease)
+            if outcome.outcome == wire.DONE:
+                self._finished.append(lease)
+            else:
+                self._endings.append(
+                    Ending(
+                        lease, outcome.reason, outcome.delay_s, counted=outcome.outcome != wire.RELEASE,
+                        rejected=outcome.outcome == wire.REJECT,
+                    )
+                )  # fmt: skip
+
+    def handle_consume(self, session: Session, header: wire.Consume, _bodies: wire.Frames) -> None:
+        """Start a subscription; leases the consumer still holds from before count against its credit."""
+        ack = Ack(session, header.request, 1)
+        self._acks.append(ack)
+        try:
+            pattern = self._home.short_pattern(header.pattern)
+            if not session.grant.allows("consume", pattern):
+                raise NotPermitted(f"{session.name} may not consume from {pattern}.")
+        except ApplianceError as error:
+            ack.refuse(0, error)
+            return
+        self.cancel(session, header.subscription)
+        consumer = session.consumers[header.subscription] = Consumer(session, header.subscription, pattern, header.credit)
+        for seq, fence in header.held:
+            lease = self.leases.find(seq, fence, session.name)
+            if lease is not None and (lease.consumer is None or lease.consumer.session.closed):
+                lease.consumer = consumer
+                consumer.out += 1
+        self.extend(session, header.held)
+        self.dispatch.add(consumer)
+
+    def cancel(self, session: Session, number: int) -> None:
+        """End a subscription; its leases run on."""
+        consumer = session.consumers.pop(number, None)
+        if consumer is not None:
+            self.dispatch.remove(consumer)
+
+    def extend(self, session: Session, held: tuple[wire.Token, ...]) -> None:
+        """Renew the leases that the consumer says it works on."""
+        until = self._clock.now() + self._settings.lease_s
+        for seq, fence in held:
+            lease = self.leases.find(seq, fence, session.name)
+            if lease is not None:
+                lease.until = until
+
+    def leave(self, session: Session, *, give_back: bool) -> None:
+        """End a session's subscriptions; with `give_back` its leases too, else they lapse in their time."""
+        consumers = set(session.consumers.values())
+        for number in list(session.consumers):
+            self.cancel(session, number)
+        if give_back and consumers:
+            for lease in self.leases.held_by(consumers):
+                self.leases.end(lease)
+                self._endings.append(Ending(lease, "the consumer left", lapsed=True))
+
+    def undelivered(self, tokens: tuple[wire.Token, ...], session: Session) -> None:
+        """Take back what could not be sent: nobody has seen it, so the attempt does not count."""
+        for seq, fence in tokens:
+            lease = self.leases.find(seq, fence, session.name)
+            if lease is not None:
+                self.leases.end(lease)
+                self._endings.append(Ending(lease, "not delivered", counted=False, lapsed=True))
+
+    def next_time(self) -> float | None:
+        """Return the broker time at which there is something to do, None if nothing waits."""
+        times = [at for at in (self._next_due, self.leases.next_time()) if at is not None]
+        if self._next_wall is not None:
+            times.append(self._clock.now() + max(0.0, self._next_wall - self._clock.wall()))
+        return min(times, default=None)
+
+    def run_turn(self) -> None:
+        """Bring everything noted into one transaction; the caller commits. Raises StoreFull, StoreFailed."""
+        for lease in self.leases.lapsed(self._clock.now()):
+            self.leases.end(lease)
+            self._endings.append(Ending(lease, "the lease lapsed", lapsed=True))
+        self._end_all()
+        self._store_arrivals()
+        self._check_doubtful()
+        self._pass_time()
+        self.dispatch.hand_out(self._store, self._outbox)
+        self._note_progress()
+        for ack in self._acks:
+            ack.post(self._outbox)
+        self._acks.clear()
+
+    def _store_arrivals(self) -> None:
+        moved: list[Lease] = []
+        for arrival in self.intake.store(self._store):
+            item = arrival.item
+            if arrival.moved_from is not None:
+                moved.append(arrival.moved_from)
+            if item.due is not None and (self._next_due is None or item.due < self._next_due):
+                self._next_due = item.due
+            for at in (item.not_before, item.expires_at):
+                if at is not None and (self._next_wall is None or at < self._next_wall):
+                    self._next_wall = at
+            self.dispatch.changed(item.address)
+        self._finish(moved)
+
+    def _finish(self, leases: list[Lease]) -> None:
+        if leases:
+            self._store.finish([lease.seq for lease in leases], self._clock.wall())
+            for lease in leases:
+                self.ledger.done(lease.address, lease.size)
+                self.dispatch.changed(lease.address)
+
+    def _end_all(self) -> None:
+        finished, self._finished = self._finished, []
+        self._finish(finished)
+        endings, self._endings = self._endings, []
+        given: list[Given] = []
+        records: list[Record] = []
+        wall, now = self._clock.wall(), self._clock.now()
+        for ending in endings:
+            lease = ending.lease
+            if ending.counted:
+                dead = ending.rejected or lease.attempt >= lease.max_attempts
+                what = "rejected" if ending.rejected else "lapsed" if ending.lapsed else "retried"
+                records.append(Record(lease.seq, wall, lease.attempt, lease.holder, what, ending.reason))
+                if dead:
+                    self._bury(ending, wall)
+                    continue
+            due = now + ending.delay_s if ending.delay_s else None
+            attempt = lease.attempt if ending.counted else lease.attempt - 1
+            given.append(Given(lease.seq, lease.fence + ending.lapsed, attempt, due, ending.reason))
+            self.ledger.given_back(lease.address)
+            self.dispatch.changed(lease.address)
+        if given:
+            self._store.give_back(given, wall)
+            self._next_due, self._next_wall = self._store.next_times()
+        if records:
+            self._store.write_history(records)
+
+    def _bury(self, ending: Ending, wall: float) -> None:
+        lease = ending.lease
+        self._store.bury(lease.seq, wall, ending.reason)
+        self.ledger.died(lease.address)
+        self.dispatch.changed(lease.address)
+        if lease.address == NOTICES:
+            return
+        notice = Notice(
+            subject=f"Dead letter at {lease.address}",
+            body=(
+                f"The message {lease.id} from {lease.origin} could not be processed at {lease.address} and was set aside.\n\n"
+                f"Attempts: {lease.attempt} of {lease.max_attempts}\nLast consumer: {lease.holder}\nReason: {ending.reason}\n"
+            ),
+            at=wall,
+        )
+        self.intake.add_own(BROKER_ORIGIN, f"dead-letter-{lease.seq}-{lease.fence}", NOTICES, msgspec.msgpack.encode(notice))
+
+    def _check_doubtful(self) -> None:
+        """A settle without a running lease is fine if it is a repeat of the one that ended that lease."""
+        doubtful, self._doubtful = self._doubtful, []
+        for ack, index, outcome in doubtful:
+            seq, fence = outcome.token
+            found = self._store.state_of(seq)
+            wanted = {wire.DONE: {State.DONE}, wire.REJECT: {State.DEAD}}.get(outcome.outcome, {State.READY, State.DEAD})
+            if found is None or found[0] not in wanted or found[1:] != (fence, ack.session.name):
+                ack.refuse(index, LeaseLost(f"The lease {seq}:{fence} has passed."), wire.STALE)
+
+    def _pass_time(self) -> None:
+        """Let items become due, begin, or expire, and forget the oldest settled ones."""
+        now, wall = self._clock.now(), self._clock.wall()
+        if (self._next_due is not None and self._next_due <= now) or (self._next_wall is not None and self._next_wall <= wall):
+            for address in self._store.wake(now, wall):
+                self.dispatch.changed(address)
+            for address, size in self._store.expire(wall, EXPIRE_AT_ONCE):
+                self.ledger.expired(address, size)
+                self.dispatch.changed(address)
+            self._next_due, self._next_wall = self._store.next_times()
+        excess = self.ledger.settled_rows - self._settings.keep_rows
+        if excess > 0:
+            self.ledger.settled_rows -= self._store.forget(math.inf, min(excess, FORGET_AT_ONCE))
+
+    def forget_old(self) -> None:
+        """Drop settled items that were kept long enough."""
+        old = self._store.forget(self._clock.wall() - self._settings.keep_s, FORGET_AT_ONCE)
+        self.ledger.settled_rows -= old
+
+    def _note_progress(self) -> None:
+        now = self._clock.now()
+        waiting = self._next_due is not None and now - self._clock_noted >= CLOCK_EVERY_S
+        if self._store.changed or waiting:
+            self._store.progress(now, self.ledger.next_seq, self.ledger.ended)
+            self.ledger.ended.clear()
+            self._clock_noted = now

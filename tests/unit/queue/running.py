@@ -1,0 +1,156 @@
+"""A real broker process on loopback, with real keys, for tests to start, kill and start again."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from appliance.contracts.access import Access, AccessList, Rights
+from appliance.contracts.service import ServiceContext
+from appliance.queue.client import Connection, QueueClient
+from appliance.queue.keys import Keys, generate_keys
+from appliance.queue.settings import BrokerSettings
+
+ALL = Rights(publish=("*",), consume=("*",), emit=("*",), subscribe=("*",), call=("*",), serve=("*",))
+STARTED_WITHIN_S = 15.0
+STOPPED_WITHIN_S = 15.0
+
+
+class Broker:
+    """One broker process; `settings` are changes to the defaults."""
+
+    def __init__(self, directory: Path, **settings: object) -> None:
+        self.directory = directory
+        self.keys = generate_keys()
+        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.clients: dict[str, tuple[Keys, Rights]] = {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._settings = settings
+        self.grant("tester", ALL)
+
+    @property
+    def ipc(self) -> str:
+        """The second endpoint."""
+        return f"ipc://{self.directory}/broker.sock"
+
+    def grant(self, name: str, rights: Rights) -> None:
+        """Let the broker know a new key of that name."""
+        self.clients[name] = (generate_keys(), rights)
+        self.write_access()
+
+    def revoke(self, name: str) -> Keys:
+        """Take the key of that name off the list; return it."""
+        keys, _ = self.clients.pop(name)
+        self.write_access()
+        return keys
+
+    def write_access(self) -> None:
+        """Write the key list, atomically."""
+        entries = tuple(Access(name=n, public_key=k.public, rights=r) for n, (k, r) in self.clients.items())
+        candidate = self.directory / "access.json.new"
+        candidate.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
+        candidate.rename(self.directory / "access.json")
+
+    def start(self, *, python: tuple[str, ...] = (sys.executable,)) -> None:
+        """Start the process and return once it said READY=1."""
+        directory = self.directory
+        (directory / "state").mkdir(exist_ok=True)
+        (directory / "curve-secret").write_text(self.keys.secret)
+        settings = msgspec.convert(
+            {
+                "bind": [self.endpoint, self.ipc], "access_file": str(directory / "access.json"),
+                "state_directory": str(directory / "state"), "min_free_bytes": 0, **self._settings,
+            },
+            BrokerSettings,
+        )  # fmt: skip
+        context = ServiceContext(
+            instance="queue", component="queue", machine="box", lan="lan", cluster="main", queue_endpoint=self.endpoint,
+            queue_key=self.keys.public, public_key=self.keys.public, legs={},
+            settings=msgspec.Raw(msgspec.json.encode(settings)),
+        )  # fmt: skip
+        (directory / "service.json").write_bytes(msgspec.json.encode(context))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, (directory / "log").open("ab") as log:
+            ear.bind(str(directory / "notify"))
+            ear.settimeout(STARTED_WITHIN_S)
+            self.process = subprocess.Popen(
+                [*python, "-m", "appliance.queue.service"],
+                env=os.environ
+                | {
+                    "ALPHA_REN_SERVICE": str(directory / "service.json"), "CREDENTIALS_DIRECTORY": str(directory),
+                    "NOTIFY_SOCKET": str(directory / "notify"),
+                },
+                stderr=log,
+                cwd=Path(__file__).resolve().parents[3],
+            )  # fmt: skip
+            try:
+                while b"READY=1" not in ear.recv(4096):
+                    pass
+            except TimeoutError:
+                raise AssertionError(f"the broker did not start:\n{self.log()}") from None
+            finally:
+                (directory / "notify").unlink()
+
+    def log(self) -> str:
+        """What the process wrote so far."""
+        return (self.directory / "log").read_text()
+
+    def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """Stop the process as systemd does and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        return self.process.wait(STOPPED_WITHIN_S)
+
+    def kill(self) -> None:
+        """Kill the process outright."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(STOPPED_WITHIN_S)
+
+    def connection(self, name: str = "tester", keys: Keys | None = None, endpoint: str = "") -> Connection:
+        """Return how to connect as somebody on the list, or with other keys."""
+        return Connection(endpoint or self.endpoint, self.keys.public, keys or self.clients[name][0], "lan", "main")
+
+    def client(self, name: str = "tester", keys: Keys | None = None, endpoint: str = "") -> QueueClient:
+        """Return a client that speaks as `name`."""
+        return QueueClient(self.connection(name, keys, endpoint))
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(**settings: object) -> Iterator[Broker]:
+    """A started broker in a directory of its own (short, for the socket's sake), stopped at the end."""
+    with tempfile.TemporaryDirectory(prefix="arq") as directory:
+        broker = Broker(Path(directory), **settings)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            if broker.process is not None and broker.process.poll() is None:
+                broker.stop()
+
+
+async def within(seconds: float, awaitable: "asyncio.Future[object] | object") -> object:
+    """Await with a deadline."""
+    async with asyncio.timeout(seconds):
+        return await awaitable  # type: ignore[misc]  # anything awaitable
