@@ -158,6 +158,18 @@ class Ruleset(Noun, frozen=True, kw_only=True):
         return self.namespace or "host"
 
 
+class Directory(Noun, frozen=True, kw_only=True):
+    """A directory; one that units may write is sticky (`0o1777`), so that nobody replaces what is not his."""
+
+    path: str
+    mode: int = 0o755
+
+    @property
+    def key(self) -> str:
+        """The path."""
+        return self.path
+
+
 class File(Noun, frozen=True, kw_only=True):
     """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the candidate."""
 
@@ -221,6 +233,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
     flows: tuple[FlowRule, ...] = ()
     rulesets: tuple[Ruleset, ...] = ()
+    directories: tuple[Directory, ...] = ()
     files: tuple[File, ...] = ()
     units: tuple[Unit, ...] = ()
 

@@ -1,10 +1,9 @@
 """What is there, in the nouns of what should be. Runs in the helper thread of `Namespaces`.
 
-The wanted machine is a hint of where to look (which sysctls, which rulesets, which files), never of what is found.
+The wanted machine is a hint of where to look (which sysctls, which rulesets), never of what is found.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -12,7 +11,7 @@ from appliance.host.firewall import Firewall
 from appliance.host.links import OURS, Link, Sockets, addresses, links, routes
 from appliance.host.netlink import FORWARDING, Netlink
 from appliance.host.netns import Namespaces
-from appliance.topology import HOST, Bridge, File, Machine, Namespace, Nic, Observed, Route, Ruleset, Veth, WireGuard
+from appliance.topology import HOST, Bridge, Machine, Namespace, Nic, Observed, Route, Ruleset, Veth, WireGuard
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -95,18 +94,6 @@ class Observer:
                     found = observe(hint)
                 have = _in_order(seen.addresses.get(link.index, set()), hint.addresses)
                 yield msgspec.structs.replace(found, addresses=have, up=link.up)
-
-
-def files(wanted: Iterable[File]) -> Iterator[File]:
-    """Return the wanted files that are there, as they are."""
-    for file in wanted:
-        path = Path(file.path)
-        try:
-            content = path.read_text(encoding="utf-8", errors="replace")
-            mode = path.stat().st_mode & 0o7777
-        except FileNotFoundError:
-            continue
-        yield File(path=file.path, content=content, mode=mode, check=file.check)
 
 
 def _bridges(host: Seen) -> Iterator[Bridge]:

@@ -12,7 +12,7 @@ from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
 from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
-from appliance.topology import HOST, Bridge, File, Machine, Namespace, Nic, Route, Unit, Veth, WireGuard, WireGuardPeer
+from appliance.topology import HOST, Bridge, Directory, File, Machine, Namespace, Nic, Route, Unit, Veth, WireGuard, WireGuardPeer
 
 SUPERVISOR = "supervisor"
 SUPERVISOR_RIGHTS = Rights(emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",))
@@ -71,6 +71,7 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
         routes=tuple(_routes(config, placed)),
         flows=flows,
         rulesets=rulesets(config, placed, flows),
+        directories=tuple(directory for each in placed for directory in _directories(each.instance)),
         files=tuple(files),
         units=tuple(units),
     )
@@ -141,6 +142,19 @@ def _routes(config: Config, placed: tuple[Placed, ...]) -> Iterable[Route]:
             through: Leg = way_out.legs[home(each)]
             yield Route(namespace=each.instance.name, destination="default", gateway=through.v4)
             yield Route(namespace=each.instance.name, destination="default6", gateway=through.v6)
+
+
+def _directories(instance: Instance) -> Iterable[Directory]:
+    """The instance's own in /run, writable for its units where one asks for that, and what they write outside of /run.
+
+    Other directories in /run are made with the unit (RuntimeDirectory=).
+    """
+    own = run_directory(instance.name)
+    asked = {path for unit in instance.units for path in unit.writable}
+    yield Directory(path=own, mode=0o1777 if own in asked else 0o755)
+    for path in sorted(asked - {own}):
+        if not path.startswith("/run/"):
+            yield Directory(path=path)
 
 
 def _files(site: Site, placed: Placed, rendered: Iterable[RenderedFile], facts: Facts) -> Iterable[File]:

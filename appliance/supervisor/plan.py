@@ -30,11 +30,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.action} {self.kind} {self.name}" + (f" ({self.why})" if self.why else "")
 
 
-_MAKE = ("namespace", "ruleset", "bridge", "nic", "veth", "wireguard", "route", "file")
+_MAKE = ("namespace", "ruleset", "bridge", "nic", "veth", "wireguard", "route", "directory", "file")
 """A namespace has its ruleset before its first link, so that nothing is ever open."""
 
 _REMOVE = ("route", "wireguard", "veth", "nic", "bridge", "namespace")
 """Rulesets and files are not removed by themselves: a ruleset goes with its namespace, a file harms nobody."""
+
+_FIELDS = {"directory": "directories"}
+"""Where a kind's field of Machine is not its plural in `s`."""
 
 _FIRST_MAKE = 1 + len(_REMOVE)
 _WRITE_UNITS = _FIRST_MAKE + len(_MAKE)
@@ -73,7 +76,7 @@ def _network(desired: Machine, actual: Machine) -> Iterator[Step]:
 
 
 def _of_kind(machine: Machine, kind: str) -> dict[str, Noun]:
-    nouns: tuple[Noun, ...] = getattr(machine, f"{kind}s")
+    nouns: tuple[Noun, ...] = getattr(machine, _FIELDS.get(kind, f"{kind}s"))
     return {noun.key: noun for noun in nouns}
 
 

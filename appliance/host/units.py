@@ -1,0 +1,247 @@
+"""systemd over D-Bus (org.freedesktop.systemd1(5)): units written to /run, started, reloaded, watched."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from dbus_fast import BusType, Message, MessageType
+from dbus_fast.aio import MessageBus
+from dbus_fast.errors import DBusError
+
+from appliance.errors import ApplianceError, DeadlinePassed, Unavailable
+from appliance.host.netns import Namespaces
+from appliance.topology import Loaded, Unit, UnitFact
+
+SYSTEMD = "org.freedesktop.systemd1"
+OBJECT = "/org/freedesktop/systemd1"
+MANAGER = f"{SYSTEMD}.Manager"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+CALL_DEADLINE_S = 15.0
+JOB_DEADLINE_S = 60.0
+
+
+class NoSystemBus(Unavailable):
+    """The system bus does not answer, so units can be neither seen nor started."""
+
+    code = "no-system-bus"
+    hint = "The units dbus.socket and dbus-broker.service must be active; `journalctl -b` says why they are not."
+
+
+class UnitFailed(ApplianceError):
+    """A unit could not be started, stopped or reloaded."""
+
+    code = "unit-failed"
+    hint = "`alpha-ren logs COMPONENT` has what it said; systemd starts it again."
+
+
+class Units:
+    """The units of ours. `changed` is called with a sentence whenever one of them changes its state."""
+
+    def __init__(
+        self, namespaces: Namespaces, mark: str, changed: Callable[[str], None],
+        directory: Path = Path("/run/systemd/system"), loaded: Path = Path("/run/alpha-ren/.loaded"),
+    ) -> None:
+        self._namespaces = namespaces
+        self._mark = mark
+        self._changed = changed
+        self._directory = directory
+        self._loaded = loaded
+        self._bus = MessageBus(bus_type=BusType.SYSTEM)
+        self._jobs: dict[str, asyncio.Future[str]] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.timeout(CALL_DEADLINE_S):
+                await self._bus.connect()
+        except (OSError, DBusError, EOFError, TimeoutError) as error:
+            raise NoSystemBus(f"The system bus does not answer: {error}.") from error
+        self._bus.add_message_handler(self._signal)
+        rules = (
+            f"type='signal',sender='{SYSTEMD}',interface='{MANAGER}',member='JobRemoved'",
+            f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',path_namespace='{OBJECT}/unit',arg0='{SYSTEMD}.Unit'",
+        )
+        for rule in rules:
+            await self._call("AddMatch", "s", [rule], destination="org.freedesktop.DBus", interface="org.freedesktop.DBus",
+                             path="/org/freedesktop/DBus")
+        await self._call("Subscribe")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._bus.disconnect()
+        await self._ended()
+
+    async def lost(self) -> None:
+        """Raise NoSystemBus when the bus is gone, which only a restart of this process mends."""
+        await self._ended()
+        raise NoSystemBus("The system bus is gone.")
+
+    async def _ended(self) -> None:
+        with suppress(EOFError, OSError):
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it unannotated
+
+    async def observe(self) -> tuple[UnitFact, ...]:
+        """Return our units: those with our mark in the directory of units made at run time."""
+        texts = await asyncio.to_thread(self._texts)
+        states: dict[str, tuple[str, str]] = {}
+        if texts:
+            (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], list(texts)])
+            states = {row[0]: (row[3], row[6]) for row in rows}
+        facts = (self._fact(name, text, *states.get(name, ("inactive", ""))) for name, text in sorted(texts.items()))
+        return tuple(await asyncio.gather(*facts))
+
+    def write(self, units: Iterable[Unit]) -> None:
+        """Put the units' texts in place, each in one step; systemd sees them at the next `reload_manager`."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for unit in units:
+            candidate = self._directory / f".{unit.name}.new"
+            candidate.write_text(unit.text, encoding="utf-8")
+            candidate.rename(self._directory / unit.name)
+
+    async def reload_manager(self) -> None:
+        """Let systemd read all units anew; nothing that runs is disturbed."""
+        await self._call("Reload", deadline_s=JOB_DEADLINE_S)
+
+    async def start(self, unit: Unit, loaded: Loaded) -> None:
+        """Queue its start and return; whether it came up shows in its state."""
+        await self._call("ResetFailedUnit", "s", [unit.name], may_fail=True)
+        await self._call("StartUnit", "ss", [unit.name, "replace"])
+        self._remember(unit.name, loaded)
+
+    async def restart(self, unit: Unit, loaded: Loaded) -> None:
+        """Queue its restart and return; whether it came up shows in its state."""
+        await self._call("RestartUnit", "ss", [unit.name, "replace"])
+        self._remember(unit.name, loaded)
+
+    async def reload(self, unit: Unit, loaded: Loaded, deadline_s: float = JOB_DEADLINE_S) -> None:
+        """Reload it and wait until it has; a unit that cannot reload is restarted. Raise UnitFailed or DeadlinePassed."""
+        await self._job("ReloadOrRestartUnit", unit.name, deadline_s)
+        self._remember(unit.name, loaded)
+
+    async def remove(self, name: str, deadline_s: float = JOB_DEADLINE_S) -> None:
+        """Stop it, wait until it has, and take its text away. Raise UnitFailed or DeadlinePassed."""
+        await self._job("StopUnit", name, deadline_s)
+        for path in (self._directory / name, self._loaded / f"{name}.json"):
+            path.unlink(missing_ok=True)
+        await self.reload_manager()
+
+    async def timestamps(self) -> dict[str, float]:
+        """Return systemd's boot time stamps in seconds of the monotonic clock, 0 where a phase did not happen (bootup(7)).
+
+        `FirmwareTimestampMonotonic` and `LoaderTimestampMonotonic` count backwards from the kernel's start.
+        """
+        names = ("Firmware", "Loader", "InitRD", "Userspace", "Finish")
+        values = await asyncio.gather(*(self._get(OBJECT, MANAGER, f"{name}TimestampMonotonic") for name in names))
+        return {name.lower(): int(value or 0) / 1e6 for name, value in zip(names, values, strict=True)}
+
+    def _texts(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for path in self._directory.glob("alpha-ren-*"):
+            if path.suffix in (".service", ".slice") and path.is_file():
+                text = path.read_text(encoding="utf-8", errors="replace")
+                if text.startswith(self._mark):
+                    found[path.name] = text
+        return found
+
+    async def _fact(self, name: str, text: str, state: str, path: str) -> UnitFact:
+        loaded = self._recall(name)
+        if not path or not name.endswith(".service"):
+            return UnitFact(name=name, text=text, state=state, loaded=loaded)
+        service = f"{SYSTEMD}.Service"
+        main, restarts, memory, since = await asyncio.gather(
+            self._get(path, service, "MainPID"), self._get(path, service, "NRestarts"),
+            self._get(path, service, "MemoryCurrent"), self._get(path, f"{SYSTEMD}.Unit", "ActiveEnterTimestamp"),
+        )
+        used = int(memory or 0)
+        return UnitFact(
+            name=name, text=text, state=state, loaded=loaded, orphan=self._is_orphan(text, int(main or 0)),
+            restarts=int(restarts or 0), since=int(since or 0) / 1e6,
+            # The highest number is systemd's word for "not counted".
+            memory_mb=0.0 if used == 2**64 - 1 else round(used / 2**20, 1),
+        )
+
+    def _is_orphan(self, text: str, main: int) -> bool:
+        """Whether the main process is in another network namespace than the one that has its name now."""
+        prefix = "NetworkNamespacePath="
+        wanted = next((line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)), "")
+        if not wanted or not main:
+            return False
+        try:
+            return os.stat(f"/proc/{main}/ns/net").st_ino != self._namespaces.inode(Path(wanted).name)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    def _remember(self, name: str, loaded: Loaded) -> None:
+        self._loaded.mkdir(parents=True, exist_ok=True, mode=0o700)
+        candidate = self._loaded / f".{name}.new"
+        candidate.write_bytes(msgspec.json.encode(loaded))
+        candidate.rename(self._loaded / f"{name}.json")
+
+    def _recall(self, name: str) -> Loaded | None:
+        try:
+            return msgspec.json.decode((self._loaded / f"{name}.json").read_bytes(), type=Loaded)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    async def _job(self, method: str, name: str, deadline_s: float) -> None:
+        """Run a job and wait for its end (the signal JobRemoved)."""
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        # The answer with the job's path may come after its end, so ends are noted by the unit's name.
+        self._jobs[name] = done
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._call(method, "ss", [name, "replace"])
+                result = await done
+        except TimeoutError as error:
+            raise DeadlinePassed(f"{name} did not get there within {deadline_s:.0f} seconds ({method}).") from error
+        finally:
+            self._jobs.pop(name, None)
+        if result not in ("done", "skipped"):
+            raise UnitFailed(f"systemd could not do it: {method} of {name} ended as {result}.")
+
+    def _signal(self, message: Message) -> None:
+        if message.message_type is not MessageType.SIGNAL:
+            return
+        if message.member == "JobRemoved":
+            _, _, name, result = message.body
+            if (waiting := self._jobs.get(name)) is not None and not waiting.done():
+                waiting.set_result(result)
+            if name.startswith("alpha-ren-") and result not in ("done", "canceled"):
+                self._changed(f"a job of {name} ended as {result}")
+        elif message.member == "PropertiesChanged" and "alpha_2dren_2d" in (message.path or ""):
+            state = message.body[1].get("ActiveState")
+            if state is not None:
+                self._changed(f"{unit_of(message.path or '')} is {state.value}")
+
+    async def _get(self, path: str, interface: str, name: str) -> Any:
+        reply = await self._call("Get", "ss", [interface, name], path=path, interface=PROPERTIES, may_fail=True)
+        return reply[0].value if reply else None
+
+    async def _call(
+        self, member: str, signature: str = "", body: Iterable[Any] = (), *, destination: str = SYSTEMD, path: str = OBJECT,
+        interface: str = MANAGER, deadline_s: float = CALL_DEADLINE_S, may_fail: bool = False,
+    ) -> list[Any]:
+        message = Message(
+            destination=destination, path=path, interface=interface, member=member, signature=signature, body=list(body)
+        )
+        try:
+            async with asyncio.timeout(deadline_s):
+                reply = await self._bus.call(message)
+        except TimeoutError as error:
+            raise DeadlinePassed(f"systemd did not answer {member} within {deadline_s:.0f} seconds.") from error
+        except (EOFError, OSError) as error:
+            raise NoSystemBus(f"The system bus is gone: {error}.") from error
+        if reply.message_type is MessageType.ERROR:
+            if may_fail:
+                return []
+            raise UnitFailed(f"systemd refused {member}: {reply.body[0] if reply.body else reply.error_name}.")
+        return list(reply.body)
+
+
+def unit_of(path: str) -> str:
+    """Return the unit's name from its D-Bus path, in which every odd character is `_` and two hex digits."""
+    parts = path.rpartition("/")[2].split("_")
+    return parts[0] + "".join(chr(int(part[:2], 16)) + part[2:] for part in parts[1:])

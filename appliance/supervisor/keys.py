@@ -1,0 +1,48 @@
+"""Keys made on the box, once: a CURVE pair for every name on the queue, a WireGuard key for every VPN."""
+
+import base64
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from appliance.queue.keys import Keys, generate_keys, public_of
+
+
+class KeyStore:
+    """Secrets in files that only root may read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def curve(self, names: Iterable[str]) -> dict[str, Keys]:
+        """Return the CURVE pair of each name, made where there is none yet."""
+        return {name: self._curve(name) for name in names}
+
+    def wireguard(self, name: str) -> Path:
+        """Return the file with the WireGuard private key (base64) of that name, made where there is none yet."""
+        path = self._directory / f"{name}.wireguard"
+        if not path.exists():
+            raw = X25519PrivateKey.generate().private_bytes_raw()
+            self._write(path, base64.b64encode(raw).decode())
+        return path
+
+    def _curve(self, name: str) -> Keys:
+        path = self._directory / f"{name}.secret"
+        if not path.exists():
+            self._write(path, generate_keys().secret)
+        secret = path.read_text(encoding="ascii").strip()
+        return Keys(public=public_of(secret), secret=secret)
+
+    def _write(self, path: Path, secret: str) -> None:
+        """Whole and on disk, or not at all: half a key would lock a component out for good."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        candidate = path.with_name(f".{path.name}.new")
+        candidate.unlink(missing_ok=True)
+        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as out:
+            out.write(secret + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+        candidate.rename(path)
