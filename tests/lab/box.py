@@ -74,8 +74,11 @@ class Box:
         """Put a flow and wait until both servers run it."""
         answer = self.console.put_flow(document)
         assert answer.status == 200, answer.body
+        self.wait_flow_runs(document["name"])
+
+    def wait_flow_runs(self, name: str) -> None:
+        """Wait until both servers have heard of a flow."""
         # A server that does not know the flow yet answers 404; HAProxy takes turns, so ask more often than there are servers.
-        name = document["name"]
         wait_until(
             f"the servers run {name}",
             lambda: all(self.console.get(f"/hooks/{name}").status == 405 for _ in range(4)),
@@ -143,7 +146,7 @@ class Box:
 
 
 @contextmanager
-def started(settings: config.Config) -> Iterator[Box]:
+def started(settings: config.Config, *, set_up: bool = True) -> Iterator[Box]:
     """A lab with a ready box for as long as the context lasts."""
     plan = topology.default()
     [machine] = plan.machine
@@ -153,7 +156,8 @@ def started(settings: config.Config) -> Iterator[Box]:
         box = Box(lab)
         try:
             box.wait_ready()
-            box.set_up()
+            if set_up:
+                box.set_up()
         except BaseException:
             lab.save_logs("setup")
             raise

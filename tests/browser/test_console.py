@@ -1,0 +1,166 @@
+"""Console and portal as a person uses them, in Debian's Chromium against a box in the lab."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from appliance import config
+from scripts.labs.session import TEST_LOGS
+from tests.console import PASSWORD
+from tests.lab.box import Box, started
+from tests.lab.systems import Record, http_target, post
+
+TARGET_PORT = 8080
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PATIENCE_MS = 20_000
+
+INSTANCES = {
+    "ardpx", "arvpn", "armail", "queue", "arclst", "arhav", "dns", "portal", "arwadm-1", "arsrv-1", "arsrv-2",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Box]:
+    """A box that is ready but on which nobody has set a password yet."""
+    settings = config.Config(
+        machine=config.Machine(name="box"), arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT))
+    )
+    with started(settings, set_up=False) as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; the driver comes with the Playwright wheel and downloads nothing."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def person(box: Box, chromium: Browser) -> Iterator[BrowserContext]:
+    """One person's browser window, cookies and all."""
+    context = chromium.new_context(
+        base_url=box.console.url, ignore_https_errors=True, viewport={"width": 1280, "height": 900}
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(person: BrowserContext) -> Iterator[Page]:
+    """A tab in which any script error or refused resource fails the test."""
+    page = person.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield page
+    page.close()
+    assert [line for line in complaints if "status of 4" not in line] == [], "the page complained"
+
+
+def test_a_new_box_leads_to_its_set_up_and_wants_the_pairing_code(box: Box, page: Page) -> None:
+    page.goto("/")
+    expect(page).to_have_url(re.compile("/setup$"))
+    page.get_by_label("Pairing code").fill("WRNG-CODE")
+    page.get_by_label("New password").fill(PASSWORD)
+    page.get_by_label("Once more").fill(PASSWORD)
+    page.get_by_role("button", name="Set password").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+    page.get_by_label("Pairing code").fill(box.status()["pairing"]["code"])
+    page.get_by_label("New password").fill(PASSWORD)
+    page.get_by_label("Once more").fill(PASSWORD)
+    page.get_by_role("button", name="Set password").click()
+    expect(page).to_have_url(re.compile("/login$"))
+
+
+def test_a_wrong_password_is_refused_and_the_right_one_opens_the_live_view(page: Page) -> None:
+    page.goto("/login")
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#health")).to_have_text("ready")
+    shown = {tile.get_attribute("data-instance") for tile in page.locator(".tile").all()}
+    assert shown == INSTANCES
+    expect(page.locator("#order tbody tr")).to_have_count(2)
+
+
+def test_a_flow_added_in_the_portal_delivers_and_the_console_counts_without_a_reload(
+    box: Box, page: Page, tmp_path: Path
+) -> None:
+    page.goto("/portal/")
+    page.get_by_label("Name").fill("orders")
+    page.get_by_label("Deliver to").fill(f"http://{box.outside.address()}:{TARGET_PORT}/orders")
+    page.get_by_role("button", name="Add a step").click()
+    page.get_by_label("Field or expression").fill("source")
+    page.get_by_label("Value (JSON)").fill('"shop"')
+    page.get_by_role("button", name="Save flow").click()
+    expect(page.locator("tr[data-flow=orders]")).to_contain_text("/hooks/orders")
+    expect(page.get_by_role("status")).to_contain_text("saved")
+
+    page.goto("/")
+    expect(page.locator("#delivered")).to_have_text("0")
+    record = Record(tmp_path / "target")
+    box.wait_flow_runs("orders")
+    with http_target(box.outside, record):
+        for n in range(3):
+            assert post(box.outside, box.hook("orders"), f'{{"n": {n}}}').status == 202
+        record.wait_for(3)
+        expect(page.locator("#delivered")).to_have_text("3", timeout=PATIENCE_MS)
+    expect(page.locator("#flows tbody tr", has_text="orders")).to_contain_text("3")
+    expect(page.locator("#recent tbody tr").first).to_contain_text("done")
+    assert {line["body"] for line in record.lines()} == {f'{{"n":{n},"source":"shop"}}' for n in range(3)}
+
+
+def test_a_dead_letter_shows_at_once(box: Box, page: Page) -> None:
+    document = {
+        "name": "doomed",
+        "deliver": {
+            "kind": "http",
+            "url": f"http://{box.outside.address()}:{TARGET_PORT}/",
+            "retry": {"attempts": 1, "first_s": 0.1},
+        },
+    }
+    box.console.log_in()
+    box.put_flow(document)
+    page.goto("/")
+    expect(page.locator("#dead")).to_have_text("0")
+    assert post(box.outside, box.hook("doomed"), "{}").status == 202
+    expect(page.locator("#dead")).to_have_text("1", timeout=PATIENCE_MS)
+    page.screenshot(path=TEST_LOGS / "console.png", full_page=True)
+
+
+def test_a_flow_that_is_wrong_is_refused_with_what_to_do(page: Page) -> None:
+    page.goto("/portal/")
+    page.get_by_label("Name").fill("broken")
+    page.get_by_label("Deliver to").fill("http://192.0.2.1/")
+    page.get_by_role("button", name="Add a step").click()
+    page.get_by_label("Kind of step").select_option("filter")
+    page.get_by_label("Field or expression").fill("((")
+    page.get_by_role("button", name="Save flow").click()
+    expect(page.get_by_role("alert")).to_contain_text("invalid-flow")
+    expect(page.locator("tr[data-flow=broken]")).to_have_count(0)
+
+
+def test_after_log_out_nothing_is_shown(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(re.compile("/login$"))
+    page.goto("/portal/")
+    expect(page).to_have_url(re.compile("/login$"))
