@@ -44,7 +44,7 @@ def bridges(topology: Topology) -> str:
 def cable(topology: Topology, machine: Machine) -> tuple[str, str]:
     """Return the ip(8) batches for a machine's cards: the one that pulls them out (which may fail), the one that plugs in.
 
-    The far ends wait under their final names in a namespace called like the machine, from which systemd-nspawn takes them.
+    The far ends are in a namespace called like the machine, which becomes the container's own.
     """
     position = [each.name for each in topology.machine].index(machine.name)
     pull, plug = [f"netns delete {machine.name}"], [f"netns add {machine.name}"]

@@ -49,11 +49,10 @@ def command_line(machine: topology.Machine, sources: Sources, folder: Path) -> l
         "systemd-nspawn", "--quiet", "--settings=no", "--register=no", "--keep-unit", "--boot",
         f"--directory={folder / 'root'}", "--volatile=yes", f"--machine={machine.name}",
         f"--uuid={uuid.uuid5(uuid.NAMESPACE_URL, str(folder)).hex}",
-        "--private-network", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+        f"--network-namespace-path=/run/netns/{machine.name}", "--capability=CAP_NET_ADMIN", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
         "--console=read-only", "--notify-ready=yes",
         f"--bind={folder / 'var'}:/var", "--bind=/dev/net/tun",
     ]  # fmt: skip
-    argv += [f"--network-interface={name}" for name in topology.nic_names(machine)]
     argv += [f"--bind-ro={sources.working_copy / name}:/{CODE}/{name}" for name in sources.overlays()]
     argv += [f"--load-credential={name}:{folder / 'credentials' / name}" for name in sorted(machine.credentials)]
     return [*argv, *machine.cmdline]
@@ -138,6 +137,7 @@ class Machine:
                 "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
                 "NOTIFY_SOCKET": str(self._folder / "notify"),
                 "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",  # /proc/sys/net, as --private-network would have it
             },
             prepare=self._prepare,
             own_pids=True,  # systemd-nspawn looks for the group of PID 1, which has to be one it can see
@@ -156,19 +156,16 @@ class Machine:
             ended.cancel()
         self.leader = 0
         cgroup.remove(self._group)
+        await wiring.undo(children, pull, log)  # a machine that is off answers nothing
         await self._enter("off")
         return ended.result()
 
     def _prepare(self) -> None:
         """In the new process: its own group, then namespaces in which that group is the root of the hierarchy."""
         cgroup.enter(self._group)
-        with open(f"/run/netns/{self.spec.name}", "rb") as network:
-            kernel.setns(network.fileno(), kernel.CLONE_NEWNET)
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP)
         kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
         kernel.mount("proc", "/proc", "proc")
-        # Read-only, as udev does not know the cards in here, and systemd-nspawn would wait for it to.
-        kernel.mount("sysfs", "/sys", "sysfs", kernel.MS_RDONLY)
         kernel.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
 
     def _receive(self) -> None:

@@ -180,7 +180,7 @@ class Machine(Place):
 
     def kill(self, pid: int, signal_number: int) -> None:
         """Send a signal to a process of the machine, by its PID inside."""
-        self.run(["kill", f"-{signal_number}", str(pid)])
+        self.run(["sh", "-c", f"kill -{int(signal_number)} {pid}"])  # the firmware has no kill(1)
 
     def logs(self, unit: str | None = None, *options: str) -> str:
         """Return the machine's journal, of one unit where `unit` is given; `options` are journalctl's."""

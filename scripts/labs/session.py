@@ -44,8 +44,8 @@ class Lab:
             for machine in self.topology.machine:
                 if machine.start:
                     self.machine(machine.name).wait_running()
-        except BaseException:
-            self.save_logs("setup")
+        except BaseException as error:
+            self._say_where(error, "setup")
             self.close()
             raise
         return self
@@ -53,9 +53,13 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self.save_logs("failure")
+        if error is not None:
+            self._say_where(error, "failure")
         self.close()
+
+    def _say_where(self, error: BaseException, occasion: str) -> None:
+        for path in self.save_logs(occasion):
+            error.add_note(f"Saved: {path}")
 
     def close(self) -> None:
         """End the lab and wait until nothing is left of it."""

@@ -133,6 +133,8 @@ def check(topology: Topology) -> None:
         if machine.publish and not machine.nics:
             raise InvalidTopology(f"Machine `{machine.name}` publishes a port but has no card.")
     for host in topology.host:
+        if not host.lans:
+            raise InvalidTopology(f"Host `{host.name}` is plugged into no LAN - at `$.host`.")
         _check_lans(host.name, list(host.lans), lans)
     for position in range(len(topology.lan)):
         network4(topology, topology.lan[position].name)
