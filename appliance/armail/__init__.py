@@ -1,0 +1,1 @@
+"""ARMAIL: administrative and notification mail, out through the configured smarthost."""

@@ -1,0 +1,1 @@
+"""ARVPN: WireGuard access into the cluster."""
