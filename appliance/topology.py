@@ -239,8 +239,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found: `machine` in the nouns of the desired one, units as facts, `uplink` the addresses on moved NICs (CIDR)."""
+    """What was found: `machine` in the nouns of the desired one, units as facts."""
 
     machine: Machine = Machine()
     units: tuple[UnitFact, ...] = ()
-    uplink: tuple[str, ...] = ()

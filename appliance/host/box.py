@@ -1,7 +1,7 @@
 """The whole host side in one place: what is there, and doing one thing to it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
@@ -11,12 +11,13 @@ import msgspec
 from appliance.host import files
 from appliance.host.events import KernelEvents
 from appliance.host.firewall import Firewall
-from appliance.host.hardware import CardEvents
+from appliance.host.hardware import Card, CardEvents, details
 from appliance.host.links import Sockets
 from appliance.host.netlink import Netlink
 from appliance.host.netns import PINNED, Namespaces
 from appliance.host.observe import Observer
 from appliance.host.units import Units
+from appliance.host.watch import DirectoryEvents
 from appliance.topology import Directory, File, Machine, Noun, Observed, Ruleset
 
 
@@ -36,6 +37,7 @@ class Box:
         self._observer = Observer(self.namespaces, self._sockets, self._netlink, self._firewall)
         self._events = KernelEvents(self.namespaces, happened)
         self._happened = happened
+        self._files = DirectoryEvents(happened)
         self._stack = AsyncExitStack()
         self._units = Units(self.namespaces, unit_mark, happened) if unit_mark else None
 
@@ -43,11 +45,12 @@ class Box:
         self._stack.callback(self.namespaces.close)
         self._stack.push_async_callback(self.namespaces.call, self._sockets.close)
         self._stack.callback(self._events.close)
+        self._stack.callback(self._files.close)
         try:
             if self._units is not None:
                 await self._stack.enter_async_context(self._units)
                 self._stack.callback(CardEvents(self._happened).close)
-            await self._events.follow(())
+            await self.follow((), ())
         except BaseException:
             await self._stack.aclose()
             raise
@@ -73,6 +76,18 @@ class Box:
         units = await self._units.observe() if self._units is not None else ()
         return msgspec.structs.replace(seen, machine=machine, units=units)
 
+    async def cards(self) -> tuple[Card, ...]:
+        """Return the network cards of the host namespace that nobody uses yet."""
+        names = await self.namespaces.call(self._observer.spare)
+        told = await asyncio.to_thread(lambda: [details(name) for name, _ in names])
+        return tuple(
+            Card(name=name, mac=mac, driver=driver, path=path) for (name, mac), (driver, path) in zip(names, told, strict=True)
+        )
+
+    async def addresses(self, namespace: str) -> tuple[str, ...]:
+        """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
+        return await self.namespaces.call(lambda: self._observer.uplink(namespace))
+
     async def moved_cards(self) -> tuple[tuple[str, str], ...]:
         """Return (namespace, name on the host) of every network card that was moved."""
         return await self.namespaces.call(self._observer.nics)
@@ -93,6 +108,7 @@ class Box:
         """Remove one noun of the network."""
         await self.namespaces.call(lambda: self._netlink.remove(noun))
 
-    async def follow(self, names: tuple[str, ...]) -> None:
-        """Listen for events in these namespaces."""
-        await self._events.follow(names)
+    async def follow(self, namespaces: Iterable[str], directories: Iterable[str]) -> None:
+        """Listen for events in these namespaces and directories."""
+        await self._events.follow(namespaces)
+        self._files.follow(directories)

@@ -8,7 +8,6 @@ import msgspec
 import pyudev
 
 
-
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """A network card in the host namespace: `path` is udev's ID_PATH (where it is plugged in), empty for a virtual one."""
 
@@ -18,23 +17,14 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
-def cards() -> tuple[Card, ...]:
-    """Return the cards of the host namespace by name; loopback, bridges and what is below them are none. Blocks."""
-    found = []
-    for device in pyudev.Context().list_devices(subsystem="net"):
-        sysfs = Path(device.sys_path)
-        # ARPHRD_ETHER is 1; a bridge and a port of one are the supervisor's own.
-        if _read(sysfs / "type") != "1" or (sysfs / "bridge").exists() or (sysfs / "master").exists():
-            continue
-        driver = sysfs / "device" / "driver"
-        found.append(
-            Card(
-                name=device.sys_name, mac=_read(sysfs / "address"),
-                driver=driver.resolve().name if driver.exists() else "",
-                path=device.properties.get("ID_PATH", ""),
-            )
-        )
-    return tuple(sorted(found, key=lambda card: card.name))
+def details(name: str) -> tuple[str, str]:
+    """Return driver and path of a card in the host namespace, empty where the system does not tell (in a container). Blocks."""
+    try:
+        device = pyudev.Devices.from_name(pyudev.Context(), "net", name)
+    except (pyudev.DeviceNotFoundError, OSError):
+        return "", ""
+    driver = Path(device.sys_path) / "device" / "driver"
+    return driver.resolve().name if driver.exists() else "", device.properties.get("ID_PATH", "")
 
 
 class CardEvents:
@@ -55,10 +45,3 @@ class CardEvents:
         while (device := self._monitor.poll(timeout=0)) is not None:
             if not device.sys_name.startswith("ar-"):
                 self._happened(f"network card {device.sys_name}: {device.action}")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

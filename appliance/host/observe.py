@@ -13,6 +13,9 @@ from appliance.host.netlink import FORWARDING, Netlink
 from appliance.host.netns import Namespaces
 from appliance.topology import HOST, Bridge, Machine, Namespace, Nic, Observed, Route, Ruleset, Veth, WireGuard
 
+CARD_KINDS = ("", "veth", "macvlan", "ipvlan")
+"""A card of hardware has no kind; a container's cards are the others."""
+
 
 class Seen(msgspec.Struct, frozen=True):
     """The links and addresses of one namespace."""
@@ -46,7 +49,7 @@ class Observer:
             routes=tuple(route for name in inner for route in self._routes(name)),
             rulesets=tuple(self._rulesets((HOST, *inner), wanted.rulesets)),
         )
-        return Observed(machine=machine, uplink=tuple(_moved(machine.nics, seen)))
+        return Observed(machine=machine)
 
     def nics(self) -> tuple[tuple[str, str], ...]:
         """Return (namespace, name on the host) of every NIC that was moved."""
@@ -56,6 +59,22 @@ class Observer:
             for link in links(self._sockets.of(name)).values()
             if link.alias.startswith(f"{OURS}:")
         )
+
+    def spare(self) -> tuple[tuple[str, str], ...]:
+        """Return (name, MAC address) of the links on the host that are cards: neither made by us nor part of something else."""
+        return tuple(
+            (link.name, link.mac)
+            for link in sorted(links(self._sockets.of(HOST)).values(), key=lambda link: link.name)
+            if link.name != "lo" and link.mac and not link.master and link.alias != OURS and link.kind in CARD_KINDS
+        )
+
+    def uplink(self, namespace: str) -> tuple[str, ...]:
+        """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
+        if self._namespaces.inode(namespace) is None:
+            return ()
+        seen = self._see(namespace)
+        cards = [link for link in seen.links.values() if link.alias.startswith(f"{OURS}:")]
+        return tuple(sorted(address for card in cards for address in seen.addresses.get(card.index, ())))
 
     def _see(self, name: str) -> Seen:
         socket = self._sockets.of(name)
@@ -129,12 +148,6 @@ def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:
             have = seen.addresses.get(link.index, set())
             ours = _in_order(have, hint.addresses) if hint and hint.addresses else ()
             yield Nic(namespace=name, name=link.name, up=link.up, match=link.alias.removeprefix(f"{OURS}:"), addresses=ours)
-
-
-def _moved(nics: Iterable[Nic], seen: dict[str, Seen]) -> Iterator[str]:
-    for nic in nics:
-        within = seen[nic.namespace]
-        yield from sorted(within.addresses.get(within.links[nic.name].index, set()))
 
 
 def _in_order(found: set[str], wanted: tuple[str, ...]) -> tuple[str, ...]:

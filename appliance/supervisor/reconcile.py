@@ -16,6 +16,9 @@ from appliance.topology import File, Loaded, Machine, Observed, Unit, UnitFact
 log = logging.getLogger(__name__)
 
 
+PINNED_AT = "/run/netns"
+
+
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What a round did: the steps it took, the problems it met, what it saw before."""
 
@@ -57,7 +60,7 @@ class Reconciler:
             await self._units([step for step in steps if step.kind == "unit" and step.action != "remove"], problems, failed)
         finally:
             self.step = ""
-        await self._box.follow(tuple(each.name for each in wanted.namespaces))
+        await self._box.follow([each.name for each in wanted.namespaces], [PINNED_AT, *(each.path for each in wanted.directories)])
         return Round(steps=steps, problems=tuple(problems), observed=observed)
 
     async def _units(self, steps: list[Step], problems: list[Problem], failed: set[str]) -> None:

@@ -1,0 +1,93 @@
+"""The supervisor on the queue: says how the machine is, hears how healthy it is, answers calls. It mends itself for ever."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NoReturn
+
+from appliance.contracts.machine import MachineStatus
+from appliance.contracts.order import Health
+from appliance.contracts.traffic import QueueStats
+from appliance.contracts.user import Done, PairingAttempt
+from appliance.errors import ApplianceError, Unavailable
+from appliance.queue.client import Connection, QueueClient, Request
+
+log = logging.getLogger(__name__)
+
+TELL_EVERY_S = 5.0
+AGAIN_S = 2.0
+
+
+class Hotline:
+    """`status` says how the machine is, `attempt` judges a pairing code, `heard` gets every word about its health."""
+
+    def __init__(
+        self, status: Callable[[], MachineStatus], attempt: Callable[[PairingAttempt], None], heard: Callable[[Health], None]
+    ) -> None:
+        self._status = status
+        self._attempt = attempt
+        self._heard = heard
+        self._changed = asyncio.Event()
+        self._client: QueueClient | None = None
+
+    def changed(self) -> None:
+        """Tell everybody now."""
+        self._changed.set()
+
+    async def run(self, connection: Connection) -> NoReturn:
+        """Stay on the queue until cancelled."""
+        async with QueueClient(connection) as client:
+            self._client = client
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._tell(client))
+                    group.create_task(self._hear(client))
+                    group.create_task(self._serve(client))
+            finally:
+                self._client = None
+        raise RuntimeError("a task that never ends has ended")
+
+    async def stats(self) -> QueueStats:
+        """Return what the broker says about itself."""
+        if self._client is None:
+            raise Unavailable("The supervisor is not connected to the queue.")
+        return await self._client.call("queue.stats", None, QueueStats)
+
+    async def _tell(self, client: QueueClient) -> NoReturn:
+        while True:
+            self._changed.clear()
+            try:
+                await client.emit("machine", self._status())
+            except ApplianceError as error:
+                log.debug("nobody hears how the machine is: %s", error)
+            try:
+                async with asyncio.timeout(TELL_EVERY_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _hear(self, client: QueueClient) -> NoReturn:
+        while True:
+            try:
+                async for event in client.events("health"):
+                    self._heard(event.decode(Health))
+            except ApplianceError as error:
+                log.warning("the machine's health is not heard: %s", error)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _serve(self, client: QueueClient) -> None:
+        for name, handler in (("supervisor.status", self._tell_status), ("supervisor.pair", self._pair)):
+            while True:
+                try:
+                    await client.serve(name, handler)
+                    break
+                except ApplianceError as error:
+                    log.warning("%s is not served yet: %s", name, error)
+                await asyncio.sleep(AGAIN_S)
+
+    async def _tell_status(self, _request: Request) -> MachineStatus:
+        return self._status()
+
+    async def _pair(self, request: Request) -> Done:
+        self._attempt(request.decode(PairingAttempt))
+        return Done()

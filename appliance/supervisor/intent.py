@@ -1,0 +1,49 @@
+"""Forms the intention: reads the facts that the configuration does not say, and has the pure part compute what should be."""
+
+import asyncio
+from pathlib import Path
+
+from appliance.component import ComponentSpec
+from appliance.config import Config
+from appliance.host.box import Box
+from appliance.queue.keys import Keys
+from appliance.supervisor import uplink
+from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, desired
+from appliance.supervisor.keys import KeyStore
+from appliance.supervisor.place import gateway, place
+from appliance.supervisor.registry import specs
+from appliance.supervisor.unit_text import run_directory
+
+
+class Intent:
+    """Remembers what it found on the way: the keys, the uplink's addresses, and what a person should know."""
+
+    def __init__(self, box: Box, keys: KeyStore) -> None:
+        self._box = box
+        self._store = keys
+        self.keys: dict[str, Keys] = {}
+        self.uplink: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+
+    async def form(self, config: Config) -> Desired:
+        """Return what the machine should be; raise BadDeclaration where the components contradict each other."""
+        declared = await asyncio.to_thread(specs, config)
+        way_out = gateway(place(config, declared)).instance.name
+        choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out)
+        told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
+        self.uplink = await self._box.addresses(way_out)
+        self.notes = choice.notes
+        self.keys = await asyncio.to_thread(self._make_keys, declared)
+        four, six = uplink.by_family(self.uplink)
+        facts = Facts(
+            uplink_nic=choice.name, uplink_v4=four, uplink_v6=six, resolvers=told.resolvers,
+            public_keys={name: pair.public for name, pair in self.keys.items()},
+        )
+        return await asyncio.to_thread(desired, config, declared, facts)
+
+    def _make_keys(self, declared: tuple[ComponentSpec, ...]) -> dict[str, Keys]:
+        instances = [instance for spec in declared for instance in spec.instances]
+        for instance in instances:
+            if instance.wireguard is not None:
+                self._store.wireguard(instance.name)
+        return self._store.curve([SUPERVISOR, *(instance.name for instance in instances)])

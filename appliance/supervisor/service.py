@@ -1,0 +1,189 @@
+"""The supervisor's process: keeps the machine as it should be, and says how it is."""
+
+import asyncio
+import logging
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from appliance import notify
+from appliance.component import RUN, STATE
+from appliance.contracts.machine import Applied, ConfigText, Firewall, MachineStatus, Pairing, Plan, PlanStep
+from appliance.contracts.order import Health
+from appliance.contracts.traffic import QueueStats
+from appliance.contracts.user import PairingAttempt
+from appliance.errors import ApplianceError, Problem, Unavailable
+from appliance.host.box import Box
+from appliance.queue.client import Connection
+from appliance.queue.keys import Keys
+from appliance.supervisor import status
+from appliance.supervisor.boot import BootRecord
+from appliance.supervisor.control import Control
+from appliance.supervisor.desired import SUPERVISOR, Desired, broker
+from appliance.supervisor.events import Wake
+from appliance.supervisor.hotline import Hotline
+from appliance.supervisor.inforce import ConfigFile
+from appliance.supervisor.intent import Intent
+from appliance.supervisor.keys import KeyStore
+from appliance.supervisor.pairing import PairingDesk
+from appliance.supervisor.reconcile import Reconciler
+from appliance.supervisor.unit_text import MARK, run_directory
+from appliance.topology import Observed
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 15.0
+FIRST_RETRY_S = 0.5
+OUTSIDE_URL = "alpha-ren.outside-url"
+PAIRED = Path(STATE) / "paired"
+
+
+class Supervisor:
+    """All of it, around one Box."""
+
+    def __init__(self) -> None:
+        self._wake = Wake()
+        self._who = status.identity()
+        self._config = ConfigFile(Path(STATE))
+        self._box = Box(self._wake, unit_mark=MARK)
+        self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"))
+        self._reconciler = Reconciler(self._box)
+        self._boot = BootRecord(Path(RUN) / "boot.json", time.monotonic())
+        self._desk = PairingDesk(opened=not PAIRED.exists())
+        self._hotline = Hotline(self._status, self._pair, self._heard)
+        self._turn = asyncio.Lock()
+        self._in_force = self._config.read()
+        self._desired: Desired | None = None
+        self._observed = Observed()
+        self._health: Health | None = None
+        self._problem: Problem | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        Path(RUN).mkdir(parents=True, exist_ok=True)
+        control = Control(
+            {
+                "status": self._call_status, "plan": self._call_plan, "firewall": self._call_firewall, "apply": self._call_apply,
+                "pairing.open": self._call_pairing_open, "queue.stats": self._call_queue_stats,
+            }
+        )
+        async with self._box, asyncio.TaskGroup() as group:
+            self._boot.begin(await self._box.units.timestamps())
+            group.create_task(control.serve())
+            group.create_task(self._box.units.lost())
+            group.create_task(self._keep(group))
+
+    async def _keep(self, group: asyncio.TaskGroup) -> None:
+        """Round after round: at once when something happens, every now and then when nothing does."""
+        cause, retry_s = "start", FIRST_RETRY_S
+        line: tuple[Connection, asyncio.Task[None]] | None = None
+        while True:
+            await self._round(cause)
+            if self._desired is not None:
+                line = await self._connected(group, line, self._desired)
+            notify.notify("READY=1", f"STATUS={self._problem.message if self._problem else 'the machine is as it should be'}")
+            retry_s = min(LOOK_EVERY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
+            cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
+
+    async def _round(self, cause: str) -> int:
+        """One round; return how many steps it took. What goes wrong is kept as the problem that holds."""
+        async with self._turn:
+            try:
+                in_force = await asyncio.to_thread(self._config.read)
+                desired = await self._intent.form(in_force.config)
+                outcome = await self._reconciler.round(desired.machine, cause)
+            except ApplianceError as error:
+                log.error("%s", error)
+                self._problem = error.problem
+                return 0
+            self._in_force, self._desired = in_force, desired
+            self._observed = await self._box.observe(desired.machine) if outcome.steps else outcome.observed
+            self._problem = outcome.problems[0] if outcome.problems else None
+        if self._status().ready:
+            self._boot.ready()
+        self._hotline.changed()
+        return len(outcome.steps)
+
+    async def _connected(
+        self, group: asyncio.TaskGroup, line: tuple[Connection, asyncio.Task[None]] | None, desired: Desired
+    ) -> tuple[Connection, asyncio.Task[None]]:
+        """Return the connection to the queue, a new one where its place or its keys changed."""
+        wanted = _connection(desired, self._intent.keys)
+        if line is not None:
+            if line[0] == wanted:
+                return line
+            line[1].cancel()
+            with suppress(asyncio.CancelledError):
+                await line[1]
+        return wanted, group.create_task(self._hotline.run(wanted))
+
+    def _status(self, pairing: Pairing | None = None) -> MachineStatus:
+        rows = status.units(self._desired.machine, self._observed.units) if self._desired else ()
+        return status.machine_status(
+            who=self._who, in_force=self._in_force, rows=rows, health=self._health, uplink=self._intent.uplink,
+            outside_url=_outside_url(), boot=self._boot.phases, step=self._reconciler.step, problem=self._problem,
+            notes=(*self._intent.notes, *self._reconciler.notes), pairing=pairing,
+        )
+
+    def _heard(self, health: Health) -> None:
+        before, self._health = self._health, health
+        if before is None or before.ok != health.ok:
+            log.info("the machine's own journey %s", "works" if health.ok else f"fails: {health.detail}")
+            self._wake("its health changed")
+
+    def _pair(self, attempt: PairingAttempt) -> None:
+        self._desk.attempt(attempt)
+        PAIRED.touch()
+        log.info("the pairing code was used")
+
+    async def _call_status(self, _body: bytes) -> MachineStatus:
+        return self._status(self._desk.current())
+
+    async def _call_plan(self, _body: bytes) -> Plan:
+        async with self._turn:
+            in_force = await asyncio.to_thread(self._config.read)
+            steps, _ = await self._reconciler.look((await self._intent.form(in_force.config)).machine)
+        return Plan(steps=tuple(PlanStep(action=step.action, kind=step.kind, name=step.name, why=step.why) for step in steps))
+
+    async def _call_firewall(self, _body: bytes) -> Firewall:
+        if self._desired is None:
+            raise Unavailable("The machine has not been laid out yet.")
+        return Firewall(flows=self._desired.machine.flows)
+
+    async def _call_apply(self, body: bytes) -> Applied:
+        text = msgspec.json.decode(body, type=ConfigText).text
+        digest = await asyncio.to_thread(self._config.write, text)
+        return Applied(digest=digest, steps=await self._round("a configuration was applied"))
+
+    async def _call_pairing_open(self, _body: bytes) -> Pairing:
+        return self._desk.open()
+
+    async def _call_queue_stats(self, _body: bytes) -> QueueStats:
+        return await self._hotline.stats()
+
+
+def _connection(desired: Desired, keys: dict[str, Keys]) -> Connection:
+    site = desired.site
+    queue = broker(site.placed).instance.name
+    return Connection(
+        f"ipc://{run_directory(queue)}/ipc/broker.sock", keys[queue].public, keys[SUPERVISOR],
+        site.config.machine.lan, site.config.machine.cluster,
+    )
+
+
+def _outside_url() -> str:
+    """Return the address that the outside uses, where whoever started this machine told it (a systemd credential)."""
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / OUTSIDE_URL
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+async def _main() -> None:
+    await Supervisor().run()
+
+
+def main() -> int:
+    """Run the supervisor; return the exit status."""
+    return notify.run(_main)
