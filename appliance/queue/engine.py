@@ -168,6 +168,9 @@ class Engine:
         self._calls.pass_time()
         try:
             self._keep_house(now)
+            lapse = self._work.leases.next_time()
+            if lapse is not None and lapse <= now:
+                self._drop_silent(now)  # or it would be given again what it let lapse
             self._work.run_turn()
             self._store.commit()
         except StoreFull as error:
@@ -186,12 +189,15 @@ class Engine:
         self._kept_house = now
         room = os.statvfs(self._disk)
         self._work.intake.disk_full = room.f_bavail * room.f_frsize < self._settings.min_free_bytes
+        self._drop_silent(now)
+        self._work.forget_old()
+
+    def _drop_silent(self, now: float) -> None:
         silence = max(self._settings.lease_s, 3 * self._settings.heartbeat_s)
         for session in list(self._sessions.values()):
-            if now - session.last_seen > silence:
-                log.warning("%s has been silent for %.0f s; its session ends", session.name, silence)
+            if now - session.last_seen >= silence:
+                log.warning("%s has been silent for %.1f s; its session ends", session.name, now - session.last_seen)
                 self._drop(session, give_back=False)
-        self._work.forget_old()
 
     def _start_over(self, error: StoreFull) -> None:
         """Undo the turn: what is on disk is the truth, and the clients bring the rest again, as after a restart."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from appliance.queue.errors import StoreFailed, StoreFull
 from appliance.queue.schema import STEPS
-from appliance.queue.store import Brief, Counts, Given, HeldItem, NewItem, Record, Snapshot, State, TakenItem
+from appliance.queue.store import Brief, Counts, Given, HeldItem, NewItem, Record, Snapshot, Standing, State, TakenItem
 
 PAGE = 8192
 CACHE_KIB = 32 * 1024
@@ -222,11 +222,17 @@ class SqliteStore:
             db.executemany(TOTALS, [(a, c.done_total, c.dead_total, c.expired_total) for a, c in totals.items()])
             db.execute("UPDATE clock SET at = ?, next_seq = ?", (clock, next_seq))
 
-    def state_of(self, seq: int) -> tuple[State, int, str] | None:
+    def find(self, seq: int) -> Standing | None:
         """See Store."""
         with _translated():
-            row = self._db.execute("SELECT state, fence, holder FROM work WHERE seq = ?", (seq,)).fetchone()
-        return None if row is None else (State(row[0]), row[1], row[2])
+            row = self._db.execute("SELECT state, fence, holder, origin FROM work WHERE seq = ?", (seq,)).fetchone()
+        return None if row is None else Standing(State(row[0]), *row[1:])
+
+    def knows(self, origin: str, id: str) -> bool:
+        """See Store."""
+        with _translated():
+            row = self._db.execute("SELECT 1 FROM work WHERE origin = ? AND id = ?", (origin, id)).fetchone()
+        return row is not None
 
     def recent(self, limit: int) -> list[Brief]:
         """See Store."""

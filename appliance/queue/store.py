@@ -108,6 +108,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     settled_rows: int
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """Where an item is in its life, its newest fence, who held it last, and who published it."""
+
+    state: State
+    fence: int
+    holder: str
+    origin: str
+
+
 class Brief(msgspec.Struct, frozen=True):
     """An item without its body, for a person to look at."""
 
@@ -172,8 +181,11 @@ class Store(Protocol):
     def progress(self, clock: float, next_seq: int, totals: Mapping[str, Counts]) -> None:
         """Put broker time, the next free `seq` and the running totals of these addresses on record."""
 
-    def state_of(self, seq: int) -> tuple[State, int, str] | None:
-        """Return state, fence and last holder of an item, None if there is none."""
+    def find(self, seq: int) -> Standing | None:
+        """Return how things stand with an item, None if there is none."""
+
+    def knows(self, origin: str, id: str) -> bool:
+        """Return whether there is an item of this origin and id."""
 
     def recent(self, limit: int) -> list[Brief]:
         """Return the newest items, newest first."""

@@ -62,7 +62,7 @@ class Work:
         self._acks: list[Ack] = []
         self._finished: list[Lease] = []
         self._endings: list[Ending] = []
-        self._doubtful: list[tuple[Ack, int, wire.Outcome]] = []
+        self._doubtful: list[tuple[Ack, int, wire.Outcome, str]] = []
         self._next_due, self._next_wall = store.next_times()
         self._clock_noted = clock.now()
 
@@ -79,7 +79,7 @@ class Work:
         self._acks.append(ack)
         lease = self.leases.find(*header.token, session.name)
         if lease is None:
-            self._doubtful.append((ack, 0, wire.Outcome(header.token, wire.DONE)))
+            self._doubtful.append((ack, 0, wire.Outcome(header.token, wire.DONE), header.item.id))
         elif self.intake.accept(session, header.item, bodies[0], ack, 0, lease):
             self.leases.end(lease)
 
@@ -90,7 +90,7 @@ class Work:
         for index, outcome in enumerate(header.items):
             lease = self.leases.find(*outcome.token, session.name)
             if lease is None:
-                self._doubtful.append((ack, index, outcome))
+                self._doubtful.append((ack, index, outcome, ""))
                 continue
             self.leases.end(lease)
             if outcome.outcome == wire.DONE:
@@ -246,12 +246,19 @@ class Work:
     def _check_doubtful(self) -> None:
         """A settle without a running lease is fine if it is a repeat of the one that ended that lease."""
         doubtful, self._doubtful = self._doubtful, []
-        for ack, index, outcome in doubtful:
+        for ack, index, outcome, moved_id in doubtful:
             seq, fence = outcome.token
-            found = self._store.state_of(seq)
+            found = self._store.find(seq)
             wanted = {wire.DONE: {State.DONE}, wire.REJECT: {State.DEAD}}.get(outcome.outcome, {State.READY, State.DEAD})
-            if found is None or found[0] not in wanted or found[1:] != (fence, ack.session.name):
+            if (
+                found is None
+                or found.state not in wanted
+                or (found.fence, found.holder) != (fence, ack.session.name)
+                or (moved_id and not self._store.knows(found.origin, moved_id))
+            ):
                 ack.refuse(index, LeaseLost(f"The lease {seq}:{fence} has passed."), wire.STALE)
+            elif moved_id:
+                ack.statuses[index] = wire.DUPLICATE
 
     def _pass_time(self) -> None:
         """Let items become due, begin, or expire, and forget the oldest settled ones."""

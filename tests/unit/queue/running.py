@@ -1,6 +1,5 @@
 """A real broker process on loopback, with real keys, for tests to start, kill and start again."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -33,7 +32,7 @@ class Broker:
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.clients: dict[str, tuple[Keys, Rights]] = {}
         self.process: subprocess.Popen[bytes] | None = None
-        self._settings = settings
+        self.settings = settings
         self.grant("tester", ALL)
 
     @property
@@ -67,7 +66,7 @@ class Broker:
         settings = msgspec.convert(
             {
                 "bind": [self.endpoint, self.ipc], "access_file": str(directory / "access.json"),
-                "state_directory": str(directory / "state"), "min_free_bytes": 0, **self._settings,
+                "state_directory": str(directory / "state"), "min_free_bytes": 0, **self.settings,
             },
             BrokerSettings,
         )  # fmt: skip
@@ -148,9 +147,3 @@ def running(**settings: object) -> Iterator[Broker]:
         finally:
             if broker.process is not None and broker.process.poll() is None:
                 broker.stop()
-
-
-async def within(seconds: float, awaitable: "asyncio.Future[object] | object") -> object:
-    """Await with a deadline."""
-    async with asyncio.timeout(seconds):
-        return await awaitable  # type: ignore[misc]  # anything awaitable
