@@ -116,8 +116,8 @@ def _facts(view: View) -> list[Line]:
         _fact("Console", "address" if style == "value" else style, status.console_url if status else ""),
         _fact("Uplink", style, "  ".join(status.uplink) if status else "", "no address yet"),
         # Two lines of sixteen bytes, as 95 characters fit no 80 columns and browsers break them there too.
-        _fact("Certificate", style, digest[:47]),
-        _fact("  SHA-256", style, digest[48:]),
+        _fact("Fingerprint", style, digest[:47]),
+        _fact("", style, digest[48:], ""),
         _pairing(view),
     ]
 

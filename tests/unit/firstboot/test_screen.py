@@ -116,9 +116,9 @@ def test_nothing_is_painted_while_nothing_changes_and_then_only_the_rows_that_di
         assert ESCAPES.sub("", serial.read_now()) == ""
         said[0] = msgspec.structs.replace(READY, ready=False, units=FAILED.units)
         painted = serial.read_until("arsrv-2     failed")
-        assert "Console" not in painted and "SHA-256" not in painted
+        assert "Console" not in painted and "Fingerprint" not in painted
         serial.type("x")
-        assert "Console" in serial.read_until("SHA-256")
+        assert "Console" in serial.read_until("Fingerprint")
 
 
 def test_it_waits_for_the_supervisor_and_says_when_it_is_gone_again(tmp_path: Path) -> None:
