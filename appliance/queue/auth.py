@@ -65,15 +65,16 @@ class KeyRing:
             grants[access.public_key] = known if known is not None and known.access == access else Grant(access)
         self._grants = grants
 
-    def reload_if_changed(self) -> bool:
-        """Read the list again when its file is another one now; return whether the keys may have changed."""
-        if self._stamp() == self._seen:
+    def refresh(self, *, always: bool = False) -> bool:
+        """Read the list again when its file is another one now, or `always`; return whether it was read."""
+        if not always and self._stamp() == self._seen:
             return False
         try:
             self.reload()
         except InvalidInput as error:
             log.error("the key list stays as it was: %s", error)
             return False
+        log.info("the key list was read: %d keys", len(self._grants))
         return True
 
     def _stamp(self) -> tuple[int, int, int] | None:

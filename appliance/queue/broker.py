@@ -86,8 +86,8 @@ class Broker:
             self.turns += 1
             self._wait()
             self._zap.answer_all()
-            if self._reload or self._ring.reload_if_changed():
-                self._reload = False
+            asked, self._reload = self._reload, False
+            if self._ring.refresh(always=asked):
                 self._engine.keys_changed()
             self._drain()
             for parcel in self._engine.run_turn():

@@ -100,7 +100,7 @@ class Intake:
         if counts.ready + counts.leased >= self._settings.max_depth:
             ack.busy(index, f"The address {address} holds as many messages as it may.", BUSY_DEEP_S)
             return False
-        origin = session.name if moved_from is None else moved_from.origin
+        origin = moved_from.origin if moved_from is not None else session.grant.access.origin or session.name
         self._arrivals.append(Arrival(self._row(item, body, address, origin), ack, index, moved_from))
         ledger.arrived(address, len(body))
         return True

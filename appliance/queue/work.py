@@ -172,11 +172,11 @@ class Work:
         self._store_arrivals()
         self._check_doubtful()
         self._pass_time()
-        self.dispatch.hand_out(self._store, self._outbox)
-        self._note_progress()
         for ack in self._acks:
             ack.post(self._outbox)
         self._acks.clear()
+        self.dispatch.hand_out(self._store, self._outbox)
+        self._note_progress()
 
     def _store_arrivals(self) -> None:
         moved: list[Lease] = []

@@ -16,11 +16,13 @@ ANSWERED_WITHIN_MS = 10_000
 class Peer:
     """A blocking DEALER; `receive` fails the test when nothing comes."""
 
-    def __init__(self, connection: Connection, *, hello: bool = True) -> None:
+    def __init__(self, connection: Connection, *, hello: bool = True, identity: bytes = b"") -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.rcvtimeo = ANSWERED_WITHIN_MS
+        if identity:
+            self._socket.identity = identity
         join_curve(self._socket, connection.keys, connection.server_key)
         self._socket.connect(connection.endpoint)
         if hello:

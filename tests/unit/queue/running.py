@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from appliance.queue.settings import BrokerSettings
 ALL = Rights(publish=("*",), consume=("*",), emit=("*",), subscribe=("*",), call=("*",), serve=("*",))
 STARTED_WITHIN_S = 15.0
 STOPPED_WITHIN_S = 15.0
+RELOADED = "the key list was read"
 
 
 class Broker:
@@ -44,6 +46,8 @@ class Broker:
         """Let the broker know a new key of that name."""
         self.clients[name] = (generate_keys(), rights)
         self.write_access()
+        if self.process is not None:
+            self.reload()
 
     def revoke(self, name: str) -> Keys:
         """Take the key of that name off the list; return it."""
@@ -96,6 +100,15 @@ class Broker:
                 raise AssertionError(f"the broker did not start:\n{self.log()}") from None
             finally:
                 (directory / "notify").unlink()
+
+    def reload(self) -> None:
+        """Let the process read the key list now, and return once it has."""
+        before = self.log().count(RELOADED)
+        self.signal(signal.SIGHUP)
+        end = time.monotonic() + STARTED_WITHIN_S
+        while self.log().count(RELOADED) == before:
+            assert time.monotonic() < end, "the key list was not read again"
+            time.sleep(0.01)
 
     def log(self) -> str:
         """What the process wrote so far."""

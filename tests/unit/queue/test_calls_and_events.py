@@ -1,0 +1,191 @@
+"""Calls and events through a real broker process."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from appliance.errors import DeadlinePassed, InvalidInput, NotFound
+from appliance.contracts.member import Ping, Pong
+from appliance.queue.client import RemoteError, Request
+from appliance.queue.views import RecentMessages
+from tests.unit.queue.running import Broker, running
+from tests.unit.queue.test_work import SOON_S, first
+
+
+class Question(msgspec.Struct):
+    number: int
+
+
+class Reply(msgspec.Struct):
+    number: int
+    caller: str
+
+
+async def double(request: Request) -> Reply:
+    return Reply(request.decode(Question).number * 2, request.caller)
+
+
+def test_a_call_is_answered_and_the_caller_is_named_by_the_broker(broker: Broker) -> None:
+    broker.grant("asker", broker.clients["tester"][1])
+
+    async def main() -> None:
+        async with broker.client() as server, broker.client("asker") as q:
+            await server.serve("math.double", double)
+            assert await q.call("math.double", Question(21), Reply) == Reply(42, "asker")
+            answers = await asyncio.gather(*(q.call("math.double", Question(n), Reply) for n in range(100)))
+            assert [a.number for a in answers] == [2 * n for n in range(100)]
+
+    asyncio.run(main())
+
+
+def test_an_error_of_the_server_travels_with_code_sentence_and_hint(broker: Broker) -> None:
+    async def refuse(_request: Request) -> None:
+        raise NotFound("There is no such flow.", hint="List the flows.")
+
+    async def crash(_request: Request) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    async def main() -> None:
+        async with broker.client() as q:
+            await q.serve("err.refuse", refuse)
+            await q.serve("err.crash", crash)
+            await q.serve("err.double", double)
+            with pytest.raises(RemoteError) as error:
+                await q.call("err.refuse", None, Reply)
+            problem = error.value.problem
+            assert (problem.code, problem.message, problem.hint) == ("not-found", "There is no such flow.", "List the flows.")
+            assert problem.status == 404
+            with pytest.raises(RemoteError) as error:
+                await q.call("err.crash", None, Reply)
+            assert error.value.problem.code == "internal-error"
+            assert "secret" not in str(error.value)
+            with pytest.raises(RemoteError) as error:
+                await q.call("err.double", {"letter": "a"}, Reply)
+            assert error.value.problem.code == "invalid-input"
+            with pytest.raises(InvalidInput):
+                await q.call("err.double", Question(1), str)
+
+    asyncio.run(main())
+
+
+def test_a_name_that_nobody_serves_is_said_at_once(broker: Broker) -> None:
+    async def main() -> None:
+        async with broker.client() as q:
+            with pytest.raises(RemoteError) as error:
+                await q.call("no.body", None, Reply, deadline_s=SOON_S)
+            assert error.value.problem.code == "call-not-served"
+            assert "no.body" in error.value.problem.message
+
+    asyncio.run(main())
+
+
+def test_a_call_ends_at_its_deadline_and_so_does_its_handler(broker: Broker) -> None:
+    cancelled = asyncio.Event()
+
+    async def sleep(_request: Request) -> None:
+        try:
+            await asyncio.sleep(SOON_S)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def main() -> None:
+        async with broker.client() as server, broker.client() as q:
+            await server.serve("too.slow", sleep)
+            with pytest.raises(DeadlinePassed):
+                await q.call("too.slow", None, Reply, deadline_s=0.2)
+            async with asyncio.timeout(SOON_S):
+                await cancelled.wait()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_goes_away_is_said(broker: Broker) -> None:
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        async def hang(_request: Request) -> None:
+            asked.set()
+            await asyncio.sleep(SOON_S)
+
+        async with broker.client() as q:
+            async with broker.client() as server:
+                await server.serve("going.away", hang)
+                call = asyncio.create_task(q.call("going.away", None, Reply, deadline_s=SOON_S))
+                await asked.wait()
+            with pytest.raises(RemoteError) as error:
+                await call
+            assert error.value.problem.code == "call-server-lost"
+
+    asyncio.run(main())
+
+
+def test_the_broker_answers_ping_and_refuses_a_request_that_does_not_fit(broker: Broker) -> None:
+    async def main() -> None:
+        async with broker.client() as q:
+            assert (await q.call("queue.ping", Ping(sent_at=1.0), Pong)).name == "queue"
+            with pytest.raises(RemoteError) as error:
+                await q.call("queue.recent", {"limit": 0}, RecentMessages)
+            assert error.value.problem.code == "invalid-input"
+
+    asyncio.run(main())
+
+
+def test_an_event_is_kept_for_who_subscribes_later(broker: Broker) -> None:
+    async def main() -> None:
+        async with broker.client() as q:
+            await q.emit("kept.a", b"1")
+            await q.emit("kept.a", b"2")
+            await q.emit("kept.b", b"3")
+            events = q.events("kept.*")
+            got = [await first(events), await first(events)]
+            assert {(e.topic, e.body, e.retained, e.origin) for e in got} == {
+                ("kept.a", b"2", True, "tester"), ("kept.b", b"3", True, "tester"),
+            }  # fmt: skip
+            await q.emit("kept.c", Question(5))
+            event = await first(events)
+            assert (event.topic, event.decode(Question), event.retained) == ("kept.c", Question(5), False)
+
+    asyncio.run(main())
+
+
+def test_events_and_servers_are_back_after_a_restart_of_the_broker() -> None:
+    async def main(broker: Broker) -> None:
+        async with broker.client() as emitter, broker.client() as q:
+            await emitter.emit("state", b"last")
+            await emitter.serve("math.double", double)
+            events = q.events("state")
+            assert (await first(events)).body == b"last"
+            await asyncio.to_thread(broker.kill)
+            await asyncio.to_thread(broker.start)
+            assert (await first(events)).body == b"last"
+            async with broker.client() as late:
+                assert (await first(late.events("state"))).body == b"last"
+            async with asyncio.timeout(SOON_S):
+                while True:
+                    try:
+                        assert (await q.call("math.double", Question(2), Reply)).number == 4
+                    except RemoteError:
+                        continue
+                    break
+
+    with running() as broker:
+        asyncio.run(main(broker))
+
+
+def test_who_falls_behind_gets_the_newest_value_of_each_topic(broker: Broker) -> None:
+    async def main() -> None:
+        async with broker.client() as q, broker.client() as slow:
+            events = slow.events("fast.*")
+            await q.emit("fast.first", b"")
+            assert (await first(events)).topic == "fast.first"
+            for n in range(50):
+                await q.emit("fast.a", str(n).encode())
+            await q.emit("fast.end", b"")
+            bodies = []
+            while (event := await first(events)).topic != "fast.end":
+                bodies.append(int(event.body))
+            assert bodies == sorted(bodies) and bodies[-1] == 49
+
+    asyncio.run(main())
