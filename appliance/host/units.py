@@ -14,7 +14,7 @@ from dbus_fast.errors import DBusError
 
 from appliance.errors import ApplianceError, DeadlinePassed, Unavailable
 from appliance.host.netns import Namespaces
-from appliance.topology import Loaded, Unit, UnitFact
+from appliance.topology import HOST, Loaded, Unit, UnitFact
 
 SYSTEMD = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
@@ -52,6 +52,7 @@ class Units:
         self._loaded = loaded
         self._bus = MessageBus(bus_type=BusType.SYSTEM)
         self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._ours: set[str] = set()
 
     async def __aenter__(self) -> Self:
         try:
@@ -86,6 +87,7 @@ class Units:
     async def observe(self) -> tuple[UnitFact, ...]:
         """Return our units: those with our mark in the directory of units made at run time."""
         texts = await asyncio.to_thread(self._texts)
+        self._ours = set(texts)
         states: dict[str, tuple[str, str]] = {}
         if texts:
             (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], list(texts)])
@@ -157,20 +159,25 @@ class Units:
         )
         used = int(memory or 0)
         return UnitFact(
-            name=name, text=text, state=state, loaded=loaded, orphan=self._is_orphan(text, int(main or 0)),
+            name=name, text=text, state=state, loaded=loaded,
+            orphan=state == "active" and self._is_orphan(text, int(main or 0)),
             restarts=int(restarts or 0), since=int(since or 0) / 1e6,
             # The highest number is systemd's word for "not counted".
             memory_mb=0.0 if used == 2**64 - 1 else round(used / 2**20, 1),
         )
 
     def _is_orphan(self, text: str, main: int) -> bool:
-        """Whether the main process is in another network namespace than the one that has its name now."""
+        """Whether the main process is in another network namespace than the one that has its name now.
+
+        One in the host's is none: it was started a moment ago and has not entered its own yet.
+        """
         prefix = "NetworkNamespacePath="
         wanted = next((line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)), "")
         if not wanted or not main:
             return False
         try:
-            return os.stat(f"/proc/{main}/ns/net").st_ino != self._namespaces.inode(Path(wanted).name)
+            lives_in = os.stat(f"/proc/{main}/ns/net").st_ino
+            return lives_in not in (self._namespaces.inode(Path(wanted).name), self._namespaces.inode(HOST))
         except (FileNotFoundError, ProcessLookupError):
             return False
 
@@ -209,12 +216,12 @@ class Units:
             _, _, name, result = message.body
             if (waiting := self._jobs.get(name)) is not None and not waiting.done():
                 waiting.set_result(result)
-            if name.startswith("alpha-ren-") and result not in ("done", "canceled"):
+            if name in self._ours and result not in ("done", "canceled"):
                 self._changed(f"a job of {name} ended as {result}")
-        elif message.member == "PropertiesChanged" and "alpha_2dren_2d" in (message.path or ""):
+        elif message.member == "PropertiesChanged" and (name := unit_of(message.path or "")) in self._ours:
             state = message.body[1].get("ActiveState")
             if state is not None:
-                self._changed(f"{unit_of(message.path or '')} is {state.value}")
+                self._changed(f"{name} is {state.value}")
 
     async def _get(self, path: str, interface: str, name: str) -> Any:
         reply = await self._call("Get", "ss", [interface, name], path=path, interface=PROPERTIES, may_fail=True)

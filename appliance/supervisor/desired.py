@@ -29,6 +29,10 @@ _INNER_SYSCTLS = (
 )
 
 
+# dhcpcd writes them where they are otherwise, and its sandbox does not let it.
+_UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the configuration does not say: the NIC that is the uplink (empty: none), its lease, the keys made on this box."""
 
@@ -92,14 +96,22 @@ def broker(placed: Iterable[Placed]) -> Placed:
 
 
 def _access(placed: tuple[Placed, ...], facts: Facts) -> tuple[Access, ...]:
-    rights = {each.instance.name: each.instance.rights for each in placed if each.instance.rights != Rights()}
-    rights[SUPERVISOR] = SUPERVISOR_RIGHTS
-    return tuple(Access(name=name, public_key=facts.public_keys[name], rights=what) for name, what in rights.items())
+    """Who may do what on the queue. Instances of one component have one origin: they stand for each other."""
+    entries = [
+        Access(
+            name=each.instance.name, public_key=facts.public_keys[each.instance.name], rights=each.instance.rights,
+            origin=each.component,
+        )
+        for each in placed
+        if each.instance.rights != Rights()
+    ]
+    return (*entries, Access(name=SUPERVISOR, public_key=facts.public_keys[SUPERVISOR], rights=SUPERVISOR_RIGHTS))
 
 
 def _namespace(placed: Placed) -> Namespace:
     routes = placed.instance.is_gateway or placed.instance.wireguard is not None
-    return Namespace(name=placed.instance.name, forwarding=routes, sysctls=_INNER_SYSCTLS)
+    sysctls = _INNER_SYSCTLS + (_UPLINK_SYSCTLS if placed.instance.is_gateway else ())
+    return Namespace(name=placed.instance.name, forwarding=routes, sysctls=sysctls)
 
 
 def _veths(config: Config, placed: Placed) -> Iterable[Veth]:

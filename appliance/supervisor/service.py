@@ -60,6 +60,7 @@ class Supervisor:
         self._observed = Observed()
         self._health: Health | None = None
         self._problem: Problem | None = None
+        self._said = ""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -84,9 +85,16 @@ class Supervisor:
             await self._round(cause)
             if self._desired is not None:
                 line = await self._connected(group, line, self._desired)
-            notify.notify("READY=1", f"STATUS={self._problem.message if self._problem else 'the machine is as it should be'}")
+            self._tell_systemd()
             retry_s = min(LOOK_EVERY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
             cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
+
+    def _tell_systemd(self) -> None:
+        """Once ready always ready; said again only in other words, since systemd passes every word on to everybody."""
+        said = f"STATUS={self._problem.message if self._problem else 'the machine is as it should be'}"
+        if said != self._said:
+            notify.notify("READY=1", said)
+            self._said = said
 
     async def _round(self, cause: str) -> int:
         """One round; return how many steps it took. What goes wrong is kept as the problem that holds."""
