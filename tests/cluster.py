@@ -56,6 +56,7 @@ class Cluster:
     def __init__(self, folder: Path, *, selftest_entry: str = "http://127.0.0.1:9/hooks/_selftest") -> None:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._notify: list[socket.socket] = []
         # Socket addresses are limited to 107 bytes, which pytest's folders come near to.
         self._sockets = tempfile.TemporaryDirectory(prefix="alpha-ren-")
         self.ports = {"arsrv-1": free_port(), "arsrv-2": free_port(), "arhav": free_port()}
@@ -76,7 +77,10 @@ class Cluster:
         }
 
     def __enter__(self) -> Self:
-        entries = [Access(name=name, public_key=self._keys[name].public, rights=what) for name, what in self._rights.items()]
+        entries = [
+            Access(name=name, public_key=self._keys[name].public, rights=what, origin=_component(name))
+            for name, what in self._rights.items()
+        ]
         for name in (TESTER, "supervisor"):
             entries.append(Access(name=name, public_key=self._keys[name].public, rights=EVERYTHING))
         (self._folder / "access.json").write_bytes(msgspec.json.encode(AccessList(entries=tuple(entries))))
@@ -93,6 +97,8 @@ class Cluster:
             for process in self._processes.values():
                 process.kill()
                 process.wait()
+            for notify in self._notify:
+                notify.close()
             self._sockets.cleanup()
         if error is None:
             assert set(codes.values()) <= {0}, f"not every process ended cleanly: {codes}\n{self.logs()}"
@@ -137,15 +143,17 @@ class Cluster:
         (here / "state").mkdir(exist_ok=True)
         (here / "credentials" / CURVE_CREDENTIAL).write_text(self._keys[name].secret, encoding="utf-8")
         context = ServiceContext(
-            instance=name, component=name.partition("-")[0], machine="box", lan="lan", cluster="main",
+            instance=name, component=_component(name), machine="box", lan="lan", cluster="main",
             queue_endpoint=self._endpoint, queue_key=self._keys["queue"].public, public_key=self._keys[name].public,
             legs={"cluster": LEG}, settings=msgspec.Raw(msgspec.json.encode(self._settings[name])),
         )  # fmt: skip
         (here / "service.json").write_bytes(msgspec.json.encode(context))
         address = f"{self._sockets.name}/{name}-{time.monotonic_ns()}"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, (self._folder / f"{name}.log").open("ab") as log:
-            notify.bind(address)
-            notify.settimeout(0.2)
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notify.append(notify)
+        notify.bind(address)
+        notify.settimeout(0.2)
+        with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", self._modules[name]], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 env={
@@ -153,8 +161,8 @@ class Cluster:
                     "CREDENTIALS_DIRECTORY": str(here / "credentials"), "STATE_DIRECTORY": str(here / "state"),
                 },
             )  # fmt: skip
-            self._processes[name] = process
-            _await_ready(notify, process, name)
+        self._processes[name] = process
+        _await_ready(notify, process, name)
 
 
 def _await_ready(notify: socket.socket, process: subprocess.Popen[bytes], name: str) -> None:
@@ -168,6 +176,10 @@ def _await_ready(notify: socket.socket, process: subprocess.Popen[bytes], name: 
         except TimeoutError:
             continue
     raise AssertionError(f"{name} was not ready within {DEADLINE_S:g} s")
+
+
+def _component(instance: str) -> str:
+    return instance.partition("-")[0]
 
 
 def _modules(specs: Iterable[ComponentSpec]) -> dict[str, str]:
