@@ -20,7 +20,7 @@ from appliance.contracts.user import Done, Login, PairingAttempt, SessionToken, 
 from appliance.errors import Refused, Unavailable
 from appliance.queue.client import QueueClient, Request, connect
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(__package__)
 
 DATABASE = "cluster.sqlite"
 AGAIN_S = 1.0

@@ -19,7 +19,7 @@ from appliance.contracts.service import ServiceContext, load
 from appliance.errors import ApplianceError, Unavailable
 from appliance.queue.client import QueueClient, Request, connect
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(__package__)
 
 REJOIN_S = 30.0
 """Joining is repeated, so that a cluster whose state was lost or restored finds its servers again by itself."""
