@@ -1,5 +1,6 @@
 """`scripts/run` as a person and as a program use it."""
 
+import contextlib
 import json
 import os
 import pty
@@ -17,7 +18,6 @@ import pytest
 
 from scripts.virtual.image import REPOSITORY
 from scripts.virtual.ports import LOOPBACK, free_port
-from scripts.virtual.storage import Storage
 
 _RUN = str(REPOSITORY / "scripts" / "run")
 _END_DEADLINE_S = 150.0
@@ -36,34 +36,49 @@ def busy_port() -> Iterator[int]:
         yield int(taken.getsockname()[1])
 
 
-def lines_until(process: subprocess.Popen[str], start: str, deadline_s: float) -> list[str]:
-    """The lines that a process prints up to the one that begins with `start`."""
-    assert process.stdout is not None
-    lines: list[str] = []
+def read_until(descriptor: int, pattern: bytes, deadline_s: float) -> bytes:
+    """What comes from a pipe or terminal until `pattern` is in it."""
     end = time.monotonic() + deadline_s
+    shown = b""
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while not (lines and lines[-1].startswith(start)):
-            assert selector.select(max(0.0, end - time.monotonic())), f"{start!r} did not come; so far: {lines}"
-            line = process.stdout.readline()
-            assert line, f"the run ended before {start!r} came: {lines}"
-            lines.append(line)
-    return lines
+        selector.register(descriptor, selectors.EVENT_READ)
+        while not re.search(pattern, shown):
+            assert selector.select(max(0.0, end - time.monotonic())), f"{pattern!r} did not come: {shown[-500:]!r}"
+            more = os.read(descriptor, 65536)
+            assert more, f"the run ended before {pattern!r} came: {shown[-500:]!r}"
+            shown += more
+    return shown
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A run; it is killed if it is still there at the end."""
+    process = subprocess.Popen(command, bufsize=0, stdin=stdin, stdout=stdout)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def is_free(state: Path) -> bool:
-    """Whether nothing holds the machine's lock, as QEMU would if it were still there."""
-    with Storage(state).lock():
-        return True
+    """Whether nothing holds the machine's lock; QEMU would, if it were still there."""
+    check = subprocess.run(["flock", "--nonblock", str(state / "lock"), "true"], check=False, timeout=30)
+    return check.returncode == 0
 
 
 def test_without_a_terminal_it_prints_facts_and_runs_until_a_signal(state: Path, busy_port: int) -> None:
     command = [_RUN, "--state", str(state)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, bufsize=1)
-    try:
-        facts = "".join(lines_until(process, "log: ", 60))
-        port = int(re.search(r"^console: https://127\.0\.0\.1:(\d+)/$", facts, re.MULTILINE).group(1))  # type: ignore[union-attr]
-        assert port != busy_port
+    with started(command) as process:
+        assert process.stdout is not None
+        output = process.stdout.fileno()
+        facts = read_until(output, rb"\nlog: .*\n", 60).decode()
+        (port,) = re.findall(r"^console: https://127\.0\.0\.1:(\d+)/$", facts, re.MULTILINE)
+        assert int(port) != busy_port
 
         second = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
@@ -71,14 +86,10 @@ def test_without_a_terminal_it_prints_facts_and_runs_until_a_signal(state: Path,
         assert second.returncode == 1
         assert "machine-busy" in second.stderr and str(process.pid) in second.stderr
 
-        lines_until(process, "ready: ", 600)
+        read_until(output, rb"ready: .* after power-on\n", 600)
         process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=_END_DEADLINE_S)
-    finally:
-        process.kill()
-        process.wait()
-    assert rest.splitlines()[-1] == "switched off"
-    assert process.returncode == 0
+        read_until(output, rb"\nswitched off\n", _END_DEADLINE_S)
+        assert process.wait(timeout=60) == 0
     assert is_free(state)
 
 
@@ -118,22 +129,14 @@ def test_a_deadline_that_passes_is_an_error_that_says_where_to_look(state: Path)
 
 
 def test_a_killed_run_leaves_no_machine_behind(state: Path) -> None:
-    process = subprocess.Popen(
-        [_RUN, "--state", str(state)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    )
-    lines_until(process, "log: ", 60)
-    process.kill()
-    process.wait()
+    with started([_RUN, "--state", str(state)]) as process:
+        assert process.stdout is not None
+        read_until(process.stdout.fileno(), rb"\nlog: .*\n", 60)
+        assert not is_free(state)
     end = time.monotonic() + 30
-    while not lock_is_free(state):
+    while not is_free(state):
         assert time.monotonic() < end, "QEMU outlived the run that started it"
         time.sleep(0.1)
-
-
-def lock_is_free(state: Path) -> bool:
-    """Whether the lock can be had, in a process of its own so that a refusal is no exception here."""
-    check = subprocess.run(["flock", "--nonblock", str(state / "lock"), "true"], check=False, timeout=30)
-    return check.returncode == 0
 
 
 def test_with_a_terminal_it_shows_the_console_and_the_escape_ends_it(state: Path) -> None:
@@ -141,34 +144,21 @@ def test_with_a_terminal_it_shows_the_console_and_the_escape_ends_it(state: Path
     before = termios.tcgetattr(follower)
     # The terminal must be the process's controlling one, or Ctrl-C is no signal.
     command = ["setsid", "--ctty", _RUN, "--state", str(state)]
-    process = subprocess.Popen(command, stdin=follower, stdout=follower)
     try:
-        shown = read_until(leader, rb"console: https://127\.0\.0\.1:\d+/", 60)
-        assert b"Ctrl-]" in read_until(leader, rb"every other key goes to it", 60, shown)
-        # The firmware's first words on the serial line: from here on the keys go to the machine.
-        read_until(leader, rb"BdsDxe|systemd-boot|UEFI", 120)
-        assert termios.tcgetattr(follower)[3] & termios.ICANON == 0
-        os.write(leader, b"\x1d")
-        # The second one does not wait for a guest that has not got to its power button yet.
-        read_until(leader, rb"switching off", 60)
-        os.write(leader, b"\x03")
-        read_until(leader, rb"without a clean power-down|switched off", 60)
-        process.wait(timeout=60)
-        assert termios.tcgetattr(follower) == before
+        with started(command, stdin=follower, stdout=follower) as process:
+            facts = read_until(leader, rb"every other key goes to it", 60)
+            assert re.search(rb"console: https://127\.0\.0\.1:\d+/\r\n", facts)
+            assert b"Ctrl-]" in facts
+            # The firmware's first words on the serial line: from here on the keys go to the machine.
+            read_until(leader, rb"BdsDxe|systemd-boot|UEFI", 120)
+            assert termios.tcgetattr(follower)[3] & termios.ICANON == 0
+            os.write(leader, b"\x1d")
+            # The second one does not wait for a guest that has not got to its power button yet.
+            read_until(leader, rb"switching off", 60)
+            os.write(leader, b"\x03")
+            read_until(leader, rb"without a clean power-down|switched off", 60)
+            process.wait(timeout=60)
+            assert termios.tcgetattr(follower) == before
     finally:
-        process.kill()
-        process.wait()
         os.close(leader)
         os.close(follower)
-
-
-def read_until(terminal: int, pattern: bytes, deadline_s: float, so_far: bytes = b"") -> bytes:
-    """What a terminal shows until `pattern` is there."""
-    end = time.monotonic() + deadline_s
-    shown = so_far
-    with selectors.DefaultSelector() as selector:
-        selector.register(terminal, selectors.EVENT_READ)
-        while not re.search(pattern, shown):
-            assert selector.select(max(0.0, end - time.monotonic())), f"{pattern!r} did not come: {shown[-500:]!r}"
-            shown += os.read(terminal, 65536)
-    return shown
