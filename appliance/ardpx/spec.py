@@ -41,7 +41,7 @@ PROXY = UnitSpec(
 
 UPLINK = UnitSpec(
     name="uplink",
-    exec=("/usr/sbin/dhcpcd", "-B", "-f", f"{HERE}/dhcpcd.conf", "uplink"),
+    exec=("/usr/sbin/dhcpcd", "-B", "-q", "-f", f"{HERE}/dhcpcd.conf", "uplink"),
     kind="exec",
     user="root",
     # The last six are for separating its privileges: only a proxy of it stays root, the rest runs as user dhcpcd.
@@ -49,7 +49,8 @@ UPLINK = UnitSpec(
         "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL",
         "CAP_CHOWN", "CAP_DAC_OVERRIDE",
     ),
-    writable=(HERE, "/var/lib/dhcpcd", "/run/dhcpcd"),
+    # Router advertisements set hop limit and timers, which are sysctls of the namespace.
+    writable=(HERE, "/var/lib/dhcpcd", "/run/dhcpcd", "/proc/sys/net"),
     stop_s=5,
 )
 

@@ -26,8 +26,6 @@ _INNER_SYSCTLS = (
     ("ipv6/conf/default/accept_redirects", "0"),
     ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/all/send_redirects", "0"),
-    # dhcpcd insists on it, and its sandbox does not let it be set there.
-    ("ipv4/conf/default/promote_secondaries", "1"),
 )
 
 
