@@ -91,9 +91,9 @@ def _judge(view: View) -> tuple[Style, str, *tuple[str, ...]]:
     failed = sorted(name for name, state in states.items() if STATE_STYLE[state] == "bad")
     if failed:
         return "bad", "Not ready", f"{_some(failed)} failed" + (f"; {status.step}" if status.step else "")
-    up = sum(state == "active" for state in states.values())
-    step = status.step or ("the self-test has not passed yet" if up == len(states) else "")
-    return "busy", "Starting", f"{up} of {len(states)} active" + (f" \N{MIDDLE DOT} {step}" if step else "")
+    waiting = [name for name, state in states.items() if state != "active"]
+    step = status.step or (f"waiting for {_some(waiting)}" if waiting else "the self-test has not passed yet")
+    return "busy", "Starting", f"{len(states) - len(waiting)} of {len(states)} active \N{MIDDLE DOT} {step}"
 
 
 def _some(names: list[str]) -> str:

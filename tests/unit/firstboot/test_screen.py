@@ -1,8 +1,6 @@
 """The local screen as a process on a real terminal that, like a serial line, does not know its size."""
 
 import os
-import re
-import select
 import signal
 import subprocess
 import sys
@@ -16,55 +14,17 @@ import pytest
 
 from appliance.contracts.machine import MachineStatus
 from appliance.errors import Problem
+from tests.terminal import Serial, text_of
 from tests.unit.firstboot.samples import FAILED, READY
 from tests.unit.supervisor.control_stub import ControlStub
 
 ROOT = Path(__file__).resolve().parents[3]
 DEADLINE_S = 30.0
-ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])|[\x00-\x08\x0e\x0f]")
-F2, F4, DOWN, ESC = "\x1bOQ", "\x1bOS", "\x1b[B", "\x1b"
-
-
-class Serial:
-    """The other end of the terminal: reads what is painted, types keys."""
-
-    def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
-        self._master = master
-        self.process = process
-        self._open = True
-
-    def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
-
-    def read_until(self, text: str) -> str:
-        """Return what was painted, from the last call on, until `text` was among it; rows are painted from the top down."""
-        until = time.monotonic() + DEADLINE_S
-        painted = ""
-        while text not in ESCAPES.sub("", painted):
-            if not select.select([self._master], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise AssertionError(f"{text!r} was not painted, but {ESCAPES.sub('', painted)!r}")
-            painted += os.read(self._master, 65536).decode(errors="replace")
-        return ESCAPES.sub("", painted)
-
-    def hang_up(self) -> None:
-        """Close this end, as when the cable is pulled on a line with carrier detection."""
-        if self._open:
-            os.close(self._master)
-        self._open = False
-
-    def read_now(self) -> str:
-        """Return what has been painted by now, escapes and all."""
-        painted = ""
-        while select.select([self._master], [], [], 0)[0]:
-            try:
-                painted += os.read(self._master, 65536).decode(errors="replace")
-            except OSError:  # as Linux says that the other end is closed
-                break
-        return painted
+F2, F4, DOWN = "\x1bOQ", "\x1bOS", "\x1b[B"
 
 
 @contextmanager
-def screen(endpoint: str, **environment: str) -> Iterator[Serial]:
+def screen(endpoint: str, **environment: str) -> Iterator[tuple[Serial, subprocess.Popen[bytes]]]:
     """Start the screen with a terminal of its own, which for a login or a service is the controlling one."""
     master, slave = os.openpty()
     process = subprocess.Popen(
@@ -76,9 +36,9 @@ def screen(endpoint: str, **environment: str) -> Iterator[Serial]:
         env={**os.environ, "TERM": "vt220", "LANG": "C", **environment},
     )
     os.close(slave)
-    serial = Serial(master, process)
+    serial = Serial(master)
     try:
-        yield serial
+        yield serial, process
     finally:
         process.kill()
         process.communicate(timeout=DEADLINE_S)
@@ -97,7 +57,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_it_shows_the_machine_on_a_terminal_of_unknown_size(tmp_path: Path) -> None:
-    with ControlStub(tmp_path, status_reply(READY)) as stub, screen(stub.endpoint) as serial:
+    with ControlStub(tmp_path, status_reply(READY)) as stub, screen(stub.endpoint) as (serial, _):
         painted = serial.read_until("arvpn")
     for text in ("ALPHA-REN", "https://localhost:8443/", "10.0.2.15/24", "7K3M-9QXT", READY.fingerprint[:47], "arsrv-2"):
         assert text in painted
@@ -107,13 +67,13 @@ def test_nothing_is_painted_while_nothing_changes_and_then_only_the_rows_that_di
     said = [READY]
     with (
         ControlStub(tmp_path, lambda _call, _body: [b"ok", msgspec.json.encode(said[0])]) as stub,
-        screen(stub.endpoint) as serial,
+        screen(stub.endpoint) as (serial, _),
     ):
         serial.read_until("No problem is known.")
         asked = len(stub.asked)
         said[0] = msgspec.structs.replace(READY, at=READY.at + 5)
         wait_for(lambda: len(stub.asked) > asked + 2)
-        assert ESCAPES.sub("", serial.read_now()) == ""
+        assert text_of(serial.read_now()) == ""
         said[0] = msgspec.structs.replace(READY, ready=False, units=FAILED.units)
         painted = serial.read_until("arsrv-2     failed")
         assert "Console" not in painted and "Fingerprint" not in painted
@@ -122,7 +82,7 @@ def test_nothing_is_painted_while_nothing_changes_and_then_only_the_rows_that_di
 
 
 def test_it_waits_for_the_supervisor_and_says_when_it_is_gone_again(tmp_path: Path) -> None:
-    with screen(f"ipc://{tmp_path}/supervisor.sock") as serial:
+    with screen(f"ipc://{tmp_path}/supervisor.sock") as (serial, _):
         serial.read_until("waiting for the supervisor")
         with ControlStub(tmp_path, status_reply(READY)):
             assert "Ready" in serial.read_until("7K3M-9QXT")
@@ -148,7 +108,7 @@ def systemctl(tmp_path: Path) -> Path:
 def test_the_power_menu_restarts_only_after_yes(tmp_path: Path, systemctl: Path) -> None:
     with (
         ControlStub(tmp_path, status_reply(READY)) as stub,
-        screen(stub.endpoint, PATH=f"{systemctl}:{os.environ['PATH']}") as serial,
+        screen(stub.endpoint, PATH=f"{systemctl}:{os.environ['PATH']}") as (serial, _),
     ):
         serial.read_until("Ready")
         serial.type(F2)
@@ -173,7 +133,7 @@ def test_the_power_menu_restarts_only_after_yes(tmp_path: Path, systemctl: Path)
 def test_a_power_off_that_does_not_work_is_said(tmp_path: Path, systemctl: Path) -> None:
     with (
         ControlStub(tmp_path, status_reply(READY)) as stub,
-        screen(stub.endpoint, PATH=f"{systemctl}:{os.environ['PATH']}") as serial,
+        screen(stub.endpoint, PATH=f"{systemctl}:{os.environ['PATH']}") as (serial, _),
     ):
         serial.read_until("Ready")
         serial.type("p")
@@ -195,7 +155,7 @@ def test_a_person_at_the_console_opens_the_pairing_desk(tmp_path: Path) -> None:
             return [b"ok", msgspec.json.encode(READY.pairing)]
         return [b"ok", msgspec.json.encode(READY if opened else msgspec.structs.replace(READY, pairing=None))]
 
-    with ControlStub(tmp_path, answer) as stub, screen(stub.endpoint) as serial:
+    with ControlStub(tmp_path, answer) as stub, screen(stub.endpoint) as (serial, _):
         serial.read_until("press F4")
         serial.type(F4)
         serial.read_until("7K3M-9QXT")
@@ -209,32 +169,32 @@ def test_what_the_supervisor_refuses_is_shown_with_its_hint(tmp_path: Path) -> N
             return [b"error", msgspec.json.encode(problem)]
         return [b"ok", msgspec.json.encode(READY)]
 
-    with ControlStub(tmp_path, answer) as stub, screen(stub.endpoint) as serial:
+    with ControlStub(tmp_path, answer) as stub, screen(stub.endpoint) as (serial, _):
         serial.read_until("Ready")
         serial.type(F4)
         assert "refused: Not now." in serial.read_until("Later perhaps.")
 
 
 def test_the_terminal_is_left_as_it_was_when_the_machine_goes_down(tmp_path: Path) -> None:
-    with ControlStub(tmp_path, status_reply(READY)) as stub, screen(stub.endpoint) as serial:
+    with ControlStub(tmp_path, status_reply(READY)) as stub, screen(stub.endpoint) as (serial, process):
         serial.read_until("Ready")
-        serial.process.send_signal(signal.SIGTERM)
-        assert serial.process.wait(timeout=DEADLINE_S) == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=DEADLINE_S) == 0
         assert "\x1b[?1049l" in serial.read_now()
-        assert serial.process.stderr is not None
-        assert serial.process.stderr.read() == b""
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 @pytest.mark.parametrize("key", ["\x03", "\x1a", "\x1c", "\x13", "\x04"], ids=["^C", "^Z", "^\\", "^S", "^D"])
 def test_no_control_key_stops_it(tmp_path: Path, key: str) -> None:
-    with ControlStub(tmp_path, status_reply(READY)) as stub, screen(stub.endpoint) as serial:
+    with ControlStub(tmp_path, status_reply(READY)) as stub, screen(stub.endpoint) as (serial, _):
         serial.read_until("No problem is known.")
         serial.type(key)
         serial.read_until("No problem is known.")
 
 
 def test_a_terminal_that_goes_away_ends_it(tmp_path: Path) -> None:
-    with screen(f"ipc://{tmp_path}/supervisor.sock") as serial:
+    with screen(f"ipc://{tmp_path}/supervisor.sock") as (serial, process):
         serial.read_until("any other key")
         serial.hang_up()
-        assert serial.process.wait(timeout=DEADLINE_S) != 0
+        assert process.wait(timeout=DEADLINE_S) != 0
