@@ -106,7 +106,7 @@ def _problem(problem: Problem) -> str:
     if "'" in body:
         raise BadDeclaration(f"The sentence for {problem.status} has a quotation mark that ends HAProxy's string.")
     retry = f" hdr Retry-After {RETRY_AFTER_S}" if problem.status == 503 else ""
-    return f"    http-error status {problem.status} content-type application/json string '{body}' hdr Cache-Control no-store{retry}"
+    return f"    http-error status {problem.status} content-type application/problem+json string '{body}' hdr Cache-Control no-store{retry}"
 
 
 def _text(name: str) -> str:

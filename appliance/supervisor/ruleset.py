@@ -111,7 +111,9 @@ def _rules(me: Placed, placed: Mapping[str, Placed], flow: FlowRule, outside: Wh
             who = Who("", "") if me.instance.is_gateway else outside
             yield Where("input", f'iifname "{flow.via}"', "saddr", spoken), who
         else:
-            yield Where("input", f'iifname "{path(source, me)}"', "saddr", spoken), _sender(source, me)
+            # What comes through the gateway from another network arrives where this instance is found.
+            leg = path(source, me) if path(source, me) in me.legs else found_on(me)
+            yield Where("input", f'iifname "{leg}"', "saddr", spoken), _sender(source, me)
     elif flow.source == name:
         if target is None:
             who = Who("", "") if me.instance.is_gateway and not flow.to else _destination(flow, outside)
