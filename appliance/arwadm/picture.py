@@ -132,18 +132,24 @@ class Watcher:
     async def follow(self) -> None:
         """Follow the events and ask the queue, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_events(), name="events")
+            tasks.create_task(self._follow_machine(), name="machine")
+            tasks.create_task(self._follow_order(), name="order")
+            tasks.create_task(self._follow_health(), name="health")
             tasks.create_task(self._ask_queue(), name="queue")
 
-    async def _follow_events(self) -> None:
-        async for event in self._queue.events("*"):
-            match event.topic.rpartition("/")[2]:
-                case "machine":
-                    self._machine = event.decode(MachineStatus)
-                case "order":
-                    self._order = event.decode(Order)
-                case "health":
-                    self._health = event.decode(Health)
+    async def _follow_machine(self) -> None:
+        async for event in self._queue.events("machine"):
+            self._machine = event.decode(MachineStatus)
+            await self._announce()
+
+    async def _follow_order(self) -> None:
+        async for event in self._queue.events("order"):
+            self._order = event.decode(Order)
+            await self._announce()
+
+    async def _follow_health(self) -> None:
+        async for event in self._queue.events("health"):
+            self._health = event.decode(Health)
             await self._announce()
 
     async def _ask_queue(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 from tornado.httpserver import HTTPServer
+from tornado.log import access_log
 from tornado.web import Application, RequestHandler
 
 from appliance import notify
@@ -31,6 +32,15 @@ class ConsoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: TcpPort
 
 
+def log_request(handler: RequestHandler) -> None:
+    """Log what went wrong and what changed something; who only looks, and the proxy's checks, are not worth a line."""
+    request, status = handler.request, handler.get_status()
+    if status >= 500 and status != 503:
+        access_log.error("%d %s %s (%s)", status, request.method, request.path, request.remote_ip)
+    elif request.method not in ("GET", "HEAD") or status in (401, 403, 429):
+        access_log.info("%d %s %s (%s)", status, request.method, request.path, request.remote_ip)
+
+
 def application(
     context: ServiceContext, queue: QueueClient, folder: Path, prefix: str, routes: Sequence[Route], companion: object
 ) -> Application:
@@ -46,6 +56,7 @@ def application(
         xsrf_cookies=True,
         xsrf_cookie_name="__Host-xsrf",
         xsrf_cookie_kwargs={"secure": True, "samesite": "Strict", "path": "/"},
+        log_function=log_request,
         prefix=prefix,
         context=context,
         queue=queue,
