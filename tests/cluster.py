@@ -22,7 +22,8 @@ from appliance.component import ComponentSpec
 from appliance.config import Config
 from appliance.contracts.access import Access, AccessList, Rights
 from appliance.contracts.service import CURVE_CREDENTIAL, SERVICE_FILE, Leg, ServiceContext
-from appliance.queue.client import Connection, QueueClient, generate_keys
+from appliance.queue.client import Connection, QueueClient, RemoteError, generate_keys
+from appliance.queue.errors import NOT_SERVED, SERVER_LOST
 from appliance.queue.settings import BrokerSettings
 
 T = TypeVar("T")
@@ -48,6 +49,19 @@ async def until(what: Callable[[], Awaitable[T | None]], deadline_s: float = DEA
         while (found := await what()) is None:
             await asyncio.sleep(0.02)
         return found
+
+
+async def served(queue: QueueClient, name: str) -> None:
+    """Return once somebody serves the call `name`; asking has no effect, since the body is not one that fits."""
+
+    async def asked() -> bool | None:
+        try:
+            await queue.call(name, b"\xc1", bytes)
+        except RemoteError as error:
+            return None if error.problem.code in (NOT_SERVED, SERVER_LOST) else True
+        return True
+
+    await until(asked)
 
 
 class Cluster:

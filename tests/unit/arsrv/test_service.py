@@ -18,7 +18,7 @@ from appliance.contracts.notice import Notice
 from appliance.errors import Problem, Unavailable
 from appliance.queue.client import QueueClient, RemoteError
 from appliance.queue.views import QueueStats
-from tests.cluster import Cluster, free_port, until
+from tests.cluster import Cluster, free_port, served, until
 
 QUICK = Retry(attempts=50, first_s=0.05, max_s=0.2)
 ONE, TWO = "arsrv-1", "arsrv-2"
@@ -113,6 +113,7 @@ def play(tmp_path: Path, scenario: Callable[[Bench], Awaitable[None]], *servers:
             with Cluster(tmp_path) as cluster:
                 await cluster.start("queue", "arclst", *servers)
                 async with cluster.client() as queue, aiohttp.ClientSession() as http:
+                    await served(queue, "arclst.flow.put")
                     await scenario(Bench(cluster, queue, http))
 
     asyncio.run(run())
