@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import sys
 import time
@@ -135,20 +136,10 @@ async def main() -> None:
             "arclst.logout": lambda request: users.logout(request.decode(SessionToken)),
         }
         for name, handler in calls.items():
-            group.create_task(_serve(queue, name, handler))
+            # Without a deadline: there is nothing else to do until the broker is there.
+            group.create_task(queue.serve(name, handler, deadline_s=math.inf))
         group.create_task(cluster.publish())
         notify.ready("keeps the cluster's state")
-
-
-async def _serve(queue: QueueClient, name: str, handler: Handler) -> None:
-    while True:
-        try:
-            await queue.serve(name, handler)
-        except Unavailable as error:
-            log.warning("cannot answer %s yet: %s", name, error)
-            await asyncio.sleep(AGAIN_S)
-        else:
-            return
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.arsrv.envelope import Envelope, message_id
-from appliance.arsrv.runner import Runner
+from appliance.arsrv.runner import Runner, most_attempts
 from appliance.contracts.flow import Flow, stage_address
 from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
 from appliance.queue.client import QueueBusy, QueueClient
@@ -84,7 +84,7 @@ class Hooks:
         )
         published = await self._queue.publish(
             stage_address(flow.name, 0), envelope, id=envelope.id, deadline_s=PUBLISH_S,
-            expires_s=flow.trigger.expires_s,
+            expires_s=flow.trigger.expires_s, max_attempts=most_attempts(flow, 0),
         )  # fmt: skip
         return _json(202, Accepted(envelope.id, published.duplicate))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 from appliance.arsrv.backoff import retry_delay_s
 from appliance.arsrv.delivery import DeliveryFailed, HttpSender
@@ -19,6 +20,21 @@ CREDIT = 16
 
 LARGE = 64 * 1024
 """Bodies from this size on are parsed in a thread, so that the event loop goes on."""
+
+
+CRASHES = 5
+"""Attempts that may end with the death of their server, on top of those that the flow allows to fail."""
+
+
+def most_attempts(flow: Flow, stage: int) -> int | None:
+    """Return how often the broker hands out a message at `stage` at most, None for the broker's own limit."""
+    return min(1000, flow.deliver.retry.attempts + CRASHES) if stage == len(flow.steps) else None
+
+
+def time_left_s(flow: Flow, envelope: Envelope) -> float | None:
+    """Return the seconds after which the message is not wanted any more, None for never."""
+    wanted_s = flow.trigger.expires_s
+    return None if wanted_s is None else max(0.0, envelope.received_at + wanted_s - time.time())
 
 
 class Runner:
@@ -104,8 +120,9 @@ class Runner:
         )
         try:
             await self._queue.move(
-                delivery, stage_address(flow.name, stage + 1), following, id=stage_id(envelope, stage + 1)
-            )
+                delivery, stage_address(flow.name, stage + 1), following, id=stage_id(envelope, stage + 1),
+                expires_s=time_left_s(flow, envelope), max_attempts=most_attempts(flow, stage + 1),
+            )  # fmt: skip
         except QueueBusy as busy:
             await delivery.retry(busy.retry_after_s, busy.message)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from appliance.arsrv.spec import Settings
 from appliance.arsrv.targets import Guard
 from appliance.contracts.member import Joined, Member, Ping, Pong
 from appliance.contracts.service import ServiceContext, load
-from appliance.errors import ApplianceError, Unavailable
+from appliance.errors import ApplianceError
 from appliance.queue.client import QueueClient, Request, connect
 
 log = logging.getLogger(__package__)
@@ -77,14 +78,7 @@ async def _answer_pings(queue: QueueClient, name: str, runner: Runner) -> None:
         request.decode(Ping)
         return Pong(name=name, pending=runner.pending, flows_revision=runner.revision)
 
-    while True:
-        try:
-            await queue.serve(f"{name}.ping", pong)
-        except Unavailable as error:
-            log.warning("cannot answer pings yet: %s", error)
-            await asyncio.sleep(AGAIN_S)
-        else:
-            return
+    await queue.serve(f"{name}.ping", pong, deadline_s=math.inf)
 
 
 if __name__ == "__main__":
