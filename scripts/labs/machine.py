@@ -166,6 +166,8 @@ class Machine:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP)
         kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
         kernel.mount("proc", "/proc", "proc")
+        # Over a new /sys, since the kernel refuses to mount a file system twice on one place, as it would be on pure version 2.
+        kernel.mount("sysfs", "/sys", "sysfs", kernel.MS_RDONLY)
         kernel.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
 
     def _receive(self) -> None:
