@@ -83,7 +83,7 @@ class Cluster:
             "queue": BrokerSettings(
                 bind=(self._endpoint,), access_file=str(folder / "access.json"), lease_s=LEASE_S, heartbeat_s=0.5
             ),
-            "arclst": arclst.Settings(egress_ports=tuple(range(1, 65536))),
+            "arclst": arclst.Settings(egress_ports=tuple(range(1, 65000))),
             "arhav": arhav.Settings(entry=selftest_entry, port=self.ports["arhav"]),
             **{
                 name: arsrv.Settings(port=self.ports[name], inner=(INNER,), forbidden=()) for name in ("arsrv-1", "arsrv-2")

@@ -59,6 +59,7 @@ class Journey:
         self._receiver = receiver
         self._tls = tls
         self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._hurry = asyncio.Event()
 
     def application(self) -> web.Application:
         """Return the HTTP application that the built-in flow delivers to."""
@@ -90,7 +91,18 @@ class Journey:
                     await self._queue.emit("health", health)
                 except Unavailable as error:
                     log.warning("health cannot be published yet: %s", error)
-                await asyncio.sleep(WELL_S if health.ok else ILL_S)
+                await self._rest(WELL_S if health.ok else ILL_S)
+
+    def check_soon(self) -> None:
+        """Check again without waiting for the next time: something has changed."""
+        self._hurry.set()
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+        except TimeoutError:
+            return
+        self._hurry.clear()
 
     async def _check(self, session: aiohttp.ClientSession, *, put_flow: bool) -> Health:
         started = time.monotonic()

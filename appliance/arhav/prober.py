@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from appliance.arhav.tracker import Announcer, Rules, Tracker, order_of
 from appliance.contracts.member import Members, Ping, Pong
@@ -19,10 +20,14 @@ AT_ONCE = 32
 
 
 class Prober:
-    """Follows the event `members`, probes each of them all the time, emits `order`."""
+    """Follows the event `members`, probes each of them all the time, emits `order`.
 
-    def __init__(self, queue: QueueClient, rules: Rules | None = None) -> None:
+    `on_change` is called when a server went up or down.
+    """
+
+    def __init__(self, queue: QueueClient, on_change: Callable[[], None], rules: Rules | None = None) -> None:
         self._queue = queue
+        self._on_change = on_change
         self._rules = rules or Rules()
         self._trackers: dict[str, Tracker] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -60,6 +65,7 @@ class Prober:
             if tracker.presence != was:
                 log.info("%s is %s", tracker.name, tracker.presence)
                 self._moved.set()
+                self._on_change()
             await asyncio.sleep(max(0.0, started + INTERVAL_S - clock()))
 
     async def _ping(self, tracker: Tracker) -> None:

@@ -31,7 +31,7 @@ async def main() -> None:
         try:
             await web.TCPSite(server, leg.v4, settings.port).start()
             group.create_task(journey.run())
-            group.create_task(Prober(queue).run())
+            group.create_task(Prober(queue, journey.check_soon).run())
             notify.ready("watches the servers and the journey")
             await asyncio.Event().wait()
         finally:

@@ -52,25 +52,26 @@ def test_a_flow_that_was_put_is_told_to_everybody_and_one_deleted_is_gone(tmp_pa
     play(tmp_path, scenario)
 
 
-@pytest.mark.parametrize(
-    ("flow", "code"),
-    [
-        (Flow(name="orders", deliver=ORDERS.deliver, steps=(Map(to="["),)), "invalid-flow"),
-        (Flow(name="orders", deliver=HttpDelivery(url="gopher://x/")), "invalid-flow"),
-        (Flow(name="BAD NAME", deliver=ORDERS.deliver), "invalid-input"),
-        (Flow(name="_mine", deliver=ORDERS.deliver), "refused"),
-        (Flow(name="_selftest", deliver=ORDERS.deliver), "refused"),
-    ],
-)
-def test_a_flow_that_is_refused_changes_nothing(tmp_path: Path, flow: Flow, code: str) -> None:
+REFUSED = {
+    "an expression that does not compile": (Flow(name="orders", deliver=ORDERS.deliver, steps=(Map(to="["),)), "invalid-flow"),
+    "an unknown scheme": (Flow(name="orders", deliver=HttpDelivery(url="gopher://x/")), "invalid-flow"),
+    "a port the firewall is closed for": (Flow(name="orders", deliver=HttpDelivery(url="http://x:65000/")), "invalid-flow"),
+    "a bad name": (Flow(name="BAD NAME", deliver=ORDERS.deliver), "invalid-input"),
+    "a name of the appliance": (Flow(name="_mine", deliver=ORDERS.deliver), "refused"),
+    "the built-in flow": (Flow(name="_selftest", deliver=ORDERS.deliver), "refused"),
+}
+
+
+def test_a_flow_that_is_refused_changes_nothing(tmp_path: Path) -> None:
     async def scenario(_cluster: Cluster, queue: QueueClient) -> None:
         before = await put(queue, ORDERS)
-        with pytest.raises(RemoteError) as refusal:
-            await put(queue, flow)
-        problem = refusal.value.problem
-        assert problem.code == code
-        assert problem.message
-        assert problem.hint
+        for what, (flow, code) in REFUSED.items():
+            with pytest.raises(RemoteError) as refusal:
+                await put(queue, flow)
+            problem = refusal.value.problem
+            assert (what, problem.code) == (what, code)
+            assert problem.message
+            assert problem.hint
         after = await queue.call("arclst.flow.list", None, Flows)
         assert (after.revision, after.flows) == (before, (ORDERS,))
 

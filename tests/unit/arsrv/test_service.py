@@ -9,10 +9,20 @@ from typing import NamedTuple, Self
 
 import aiohttp
 import msgspec
-import pytest
 from aiohttp import web
 
-from appliance.contracts.flow import Flow, FlowChanged, HttpDelivery, Map, PutFlow, Retry, Set, Step, Webhook
+from appliance.contracts.flow import (
+    DeleteFlow,
+    Flow,
+    FlowChanged,
+    HttpDelivery,
+    Map,
+    PutFlow,
+    Retry,
+    Set,
+    Step,
+    Webhook,
+)
 from appliance.contracts.member import Ping, Pong
 from appliance.contracts.notice import Notice
 from appliance.errors import Problem, Unavailable
@@ -244,28 +254,42 @@ def test_a_dead_target_does_not_hold_up_another_flow(tmp_path: Path) -> None:
     play(tmp_path, scenario, ONE)
 
 
-@pytest.mark.parametrize(
-    ("path", "size", "status", "code"),
-    [
-        ("/hooks/nothing", 1, 404, "unknown-flow"),
-        ("/hooks/_selftest", 1, 404, "unknown-flow"),
-        ("/hooks/orders", 101, 413, "message-too-large"),
-        ("/elsewhere", 1, 404, "http-error"),
-    ],
-)
-def test_what_is_refused_is_refused_with_a_problem(tmp_path: Path, path: str, size: int, status: int, code: str) -> None:
-    async def scenario(bench: Bench) -> None:
-        await bench.put("http://127.0.0.1:9/", max_bytes=100)
+REFUSED = [
+    ("/hooks/nothing", 1, 404, "unknown-flow"),
+    ("/hooks/_selftest", 1, 404, "unknown-flow"),
+    ("/hooks/orders", 101, 413, "message-too-large"),
+    ("/elsewhere", 1, 404, "http-error"),
+]
 
-        async def chunks() -> AsyncIterator[bytes]:
+
+def test_what_is_refused_is_refused_with_a_problem(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        async def in_parts(size: int) -> AsyncIterator[bytes]:
             yield b"x" * size
 
-        for body in (b"x" * size, chunks()):
-            async with bench.http.post(f"http://127.0.0.1:{bench.cluster.ports[ONE]}{path}", data=body) as response:
-                problem = msgspec.json.decode(await response.read(), type=Problem)
-                assert (response.status, problem.code) == (status, code)
-                assert response.content_type == "application/problem+json"
-        assert bench.cluster.log(ONE).count("Traceback") == 0
+        await bench.put("http://127.0.0.1:9/", max_bytes=100)
+        for path, size, status, code in REFUSED:
+            for body in (b"x" * size, in_parts(size)):
+                async with bench.http.post(f"http://127.0.0.1:{bench.cluster.ports[ONE]}{path}", data=body) as response:
+                    problem = msgspec.json.decode(await response.read(), type=Problem)
+                    assert (path, response.status, problem.code) == (path, status, code)
+                    assert response.content_type == "application/problem+json"
+        assert "Traceback" not in bench.cluster.log(ONE)
+
+    play(tmp_path, scenario, ONE)
+
+
+def test_what_is_under_way_in_a_flow_that_is_deleted_becomes_a_dead_letter(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.put(f"http://127.0.0.1:{free_port()}/in")
+        sent = await bench.post(ONE, b"too late")
+        await bench.queue.call("arclst.flow.delete", DeleteFlow(name="orders", who="test"), FlowChanged)
+        async for delivery in bench.queue.consume("notice.mail"):
+            notice = delivery.decode(Notice)
+            await delivery.done()
+            break
+        assert sent in notice.body
+        assert "does not exist any more" in notice.body
 
     play(tmp_path, scenario, ONE)
 
