@@ -90,9 +90,10 @@ class Netlink:
             self._namespaces.make(namespace.name)
         socket = self._sockets.of(namespace.name)
         socket.link("set", index=links(socket)["lo"].index, state="up")
-        values = dict(namespace.sysctls)
-        if namespace.name != HOST:
-            values |= dict.fromkeys(FORWARDING, "1" if namespace.forwarding else "0")
+        # Forwarding first: turning it on or off resets others (ip-sysctl: accept_redirects among them).
+        forwarding = "1" if namespace.forwarding else "0"
+        values = {} if namespace.name == HOST else dict.fromkeys(FORWARDING, forwarding)
+        values |= dict(namespace.sysctls)
         with self._namespaces.inside(namespace.name):
             for name, value in values.items():
                 # Writing it again would not be free: it can reset what hangs on it.

@@ -1,0 +1,206 @@
+"""Plans carried out in the real kernel, in throwaway network namespaces: made, found again, damaged, repaired."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from appliance.host.box import Box
+from appliance.supervisor.plan import Step
+from appliance.supervisor.reconcile import Reconciler
+from appliance.topology import HOST
+from tests.unit.host.place import Heard, throwaway
+from tests.unit.supervisor.fakes import small
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
+
+NETWORK = msgspec.structs.replace(small().machine, files=(), directories=(), units=())
+
+
+def run(folder: Path, work: Callable[[Box, Reconciler], Coroutine[Any, Any, None]], heard: Heard | None = None) -> None:
+    """Do `work` on a throwaway machine that is as it should be."""
+
+    async def all_of_it() -> None:
+        async with asyncio.timeout(60), throwaway(folder, heard) as box:
+            reconciler = Reconciler(box)
+            outcome = await reconciler.round(NETWORK, "the test")
+            assert outcome.problems == ()
+            await work(box, reconciler)
+
+    asyncio.run(all_of_it())
+
+
+async def ip(box: Box, namespace: str, *words: str) -> str:
+    """What `ip` (or `nft`) says inside a namespace."""
+    with box.namespaces.open(namespace) as descriptor:
+        process = await asyncio.create_subprocess_exec(
+            "nsenter", f"--net=/proc/self/fd/{descriptor}", *words, pass_fds=(descriptor,),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+def lines(steps: tuple[Step, ...]) -> list[str]:
+    """The steps as a person reads them."""
+    return [str(step) for step in steps]
+
+
+def test_a_second_plan_is_empty(tmp_path: Path) -> None:
+    async def work(_box: Box, reconciler: Reconciler) -> None:
+        steps, _ = await reconciler.look(NETWORK)
+        assert lines(steps) == []
+
+    run(tmp_path, work)
+
+
+def test_a_supervisor_that_starts_anew_finds_everything_and_changes_nothing(tmp_path: Path) -> None:
+    async def work(box: Box, _reconciler: Reconciler) -> None:
+        pinned = tmp_path / "netns"
+        async with Box(Heard(), pinned=pinned, host=tmp_path / "outer" / "host") as another:
+            steps, _ = await Reconciler(another).look(NETWORK)
+            assert lines(steps) == []
+
+    run(tmp_path, work)
+
+
+DAMAGE: list[tuple[str, tuple[str, ...], str]] = [
+    (HOST, ("ip", "link", "del", "ar-c257"), "make veth srv-1/cluster"),
+    ("srv-1", ("ip", "link", "set", "cluster", "down"), "change veth srv-1/cluster (up, addresses)"),
+    ("srv-1", ("ip", "addr", "add", "10.156.99.9/20", "dev", "cluster"), "change veth srv-1/cluster (addresses)"),
+    ("srv-1", ("ip", "addr", "del", "fd9c:156:0:1::101/64", "dev", "cluster"), "change veth srv-1/cluster (addresses)"),
+    ("srv-1", ("ip", "link", "set", "cluster", "address", "02:00:00:00:00:99"), "change veth srv-1/cluster (mac)"),
+    (HOST, ("ip", "link", "set", "ar-c257", "nomaster"), "change veth srv-1/cluster (bridge, isolated)"),
+    (HOST, ("bridge", "link", "set", "dev", "ar-c257", "isolated", "off"), "change veth srv-1/cluster (isolated)"),
+    (HOST, ("ip", "link", "del", "cluster"), "make bridge cluster"),
+    ("srv-1", ("ip", "route", "del", "default"), "make route srv-1/default"),
+    ("srv-1", ("nft", "flush", "ruleset"), "change ruleset srv-1 (text)"),
+    ("srv-1", ("nft", "add", "rule", "inet", "alpha-ren", "input", "tcp", "dport", "22", "accept"), "change ruleset srv-1 (text)"),
+    (HOST, ("nft", "add", "table", "inet", "more"), "change ruleset host (text)"),
+    ("srv-1", ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"), "change namespace srv-1 (forwarding)"),
+    ("edge", ("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=0"), "change namespace edge (forwarding)"),
+]
+
+
+@pytest.mark.parametrize(("namespace", "command", "step"), DAMAGE, ids=[" ".join(command) for _, command, _ in DAMAGE])
+def test_damage_is_seen_and_repaired(tmp_path: Path, namespace: str, command: tuple[str, ...], step: str) -> None:
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, namespace, *command)
+        steps, _ = await reconciler.look(NETWORK)
+        assert step in lines(steps)
+        outcome = await reconciler.round(NETWORK, "damage")
+        assert outcome.problems == ()
+        assert lines((await reconciler.look(NETWORK))[0]) == []
+
+    run(tmp_path, work)
+
+
+def test_a_namespace_that_went_is_made_again_with_all_that_was_in_it(tmp_path: Path) -> None:
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        before = await box.namespaces.call(lambda: box.namespaces.inode("srv-1"))
+        await box.namespaces.call(lambda: box.namespaces.remove("srv-1"))
+        steps, _ = await reconciler.look(NETWORK)
+        assert {"make namespace srv-1", "make ruleset srv-1", "make veth srv-1/cluster"} <= set(lines(steps))
+        assert (await reconciler.round(NETWORK, "damage")).problems == ()
+        assert lines((await reconciler.look(NETWORK))[0]) == []
+        assert await box.namespaces.call(lambda: box.namespaces.inode("srv-1")) != before
+
+    run(tmp_path, work)
+
+
+def test_a_server_less_takes_its_namespace_with_it(tmp_path: Path) -> None:
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        fewer = msgspec.structs.replace(small(1).machine, files=(), directories=(), units=())
+        assert (await reconciler.round(fewer, "fewer servers")).problems == ()
+        assert "srv-2" not in await box.namespaces.call(box.namespaces.names)
+        assert "ar-c258" not in await ip(box, HOST, "ip", "-br", "link")
+        assert lines((await reconciler.look(fewer))[0]) == []
+
+    run(tmp_path, work)
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "add", "stranger", "type", "bridge")
+        await ip(box, "srv-1", "ip", "route", "add", "192.0.2.0/24", "via", "10.156.16.9")
+        assert lines((await reconciler.look(NETWORK))[0]) == []
+
+    run(tmp_path, work)
+
+
+def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_back(tmp_path: Path) -> None:
+    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
+        assert "enp9s9" in [card.name for card in await box.cards()]
+        assert (await reconciler.round(with_card, "a card")).problems == ()
+        assert await box.moved_cards() == (("edge", "enp9s9"),)
+        # Who gives it addresses is a DHCP client: they are told, and left alone.
+        await ip(box, "edge", "ip", "addr", "add", "192.0.2.7/24", "dev", "uplink")
+        assert await box.addresses("edge") == ("192.0.2.7/24",)
+        assert lines((await reconciler.look(with_card))[0]) == []
+        assert (await reconciler.round(NETWORK, "no card")).problems == ()
+        assert "enp9s9" in await ip(box, HOST, "ip", "-br", "link")
+
+    run(tmp_path, work)
+
+
+def test_a_card_that_is_not_there_is_said_and_the_rest_is_made(tmp_path: Path) -> None:
+    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "del", "ar-c257")
+        outcome = await reconciler.round(with_card, "no card")
+        assert [problem.message for problem in outcome.problems] == ["The network interface enp9s9 is not there."]
+        assert lines((await reconciler.look(NETWORK))[0]) == []
+
+    run(tmp_path, work)
+
+
+async def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for something the kernel tells."""
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.01)
+    assert true(), what
+
+
+@pytest.mark.parametrize(
+    ("namespace", "command", "cause"),
+    [
+        ("srv-1", ("ip", "link", "set", "cluster", "down"), "a link changed in srv-1"),
+        ("srv-1", ("ip", "addr", "add", "192.0.2.1/32", "dev", "lo"), "an address came in srv-1"),
+        ("srv-1", ("ip", "route", "del", "default"), "a route went in srv-1"),
+        ("srv-1", ("nft", "flush", "ruleset"), "a rule changed in srv-1"),
+        (HOST, ("ip", "link", "del", "ar-c257"), "a link went in the host"),
+    ],
+)
+def test_the_kernel_tells_of_a_change(tmp_path: Path, namespace: str, command: tuple[str, ...], cause: str) -> None:
+    heard = Heard()
+
+    async def work(box: Box, _reconciler: Reconciler) -> None:
+        await ip(box, namespace, *command)
+        await until(lambda: cause in heard, cause)
+
+    run(tmp_path, work, heard)
+
+
+def test_a_file_that_comes_in_a_watched_folder_is_told(tmp_path: Path) -> None:
+    heard = Heard()
+    folder = tmp_path / "watched"
+    folder.mkdir()
+
+    async def work(box: Box, _reconciler: Reconciler) -> None:
+        await box.follow((), (str(folder), str(tmp_path / "absent")))
+        (folder / "lease.json").write_text("{}")
+        await until(lambda: f"a file changed in {folder}" in heard, "the file")
+
+    run(tmp_path, work, heard)
+
+
