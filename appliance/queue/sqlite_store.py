@@ -45,10 +45,10 @@ def _translated() -> Iterator[None]:
 class SqliteStore:
     """See Store. One process at a time: the database is held in exclusive locking mode."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_s: float = 5.0) -> None:
         self._open = False
         with _translated():
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_s)
             for pragma in (
                 f"page_size = {PAGE}", "locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL",
                 f"cache_size = -{CACHE_KIB}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}", "temp_store = MEMORY",

@@ -1,0 +1,162 @@
+"""The SQLite store, and the broker on a store that fails."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from appliance.queue import wire
+from appliance.queue.errors import StoreFailed, StoreFull
+from appliance.queue.inspection import STATE_NAMES
+from appliance.queue.sqlite_store import SqliteStore
+from appliance.queue.store import NewItem, State
+from tests.unit.queue.desk import Desk
+
+
+def item(seq: int, id: str = "", body: bytes = b"x") -> NewItem:
+    return NewItem(seq, "alice", id or str(seq), "a", body, 3, 1000.0)
+
+
+def test_nothing_counts_before_the_commit(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    assert store.put([item(1)]) == [True]
+    store.commit()
+    store.put([item(2)])
+    store.close()
+    store = SqliteStore(tmp_path / "q")
+    assert [brief.id for brief in store.recent(10)] == ["1"]
+    assert store.load().counts["a"].ready == 1
+    store.close()
+
+
+def test_the_log_is_synced_at_each_commit(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    assert store._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert store._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    store.close()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    with pytest.raises(StoreFailed):
+        SqliteStore(tmp_path / "q", wait_s=0.0)
+    store.close()
+
+
+def test_a_schema_of_the_future_is_refused(tmp_path: Path) -> None:
+    SqliteStore(tmp_path / "q").close()
+    with sqlite3.connect(tmp_path / "q") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StoreFailed, match="schema 99"):
+        SqliteStore(tmp_path / "q")
+
+
+def test_duplicates_are_told_one_by_one(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    assert store.put([item(1, "x"), item(2, "y"), item(3, "x")]) == [True, True, False]
+    taken, more = store.take("a", "bob", 10, 2**20, 1000.0)
+    assert ([t.id for t in taken], more) == (["x", "y"], False)
+    store.close()
+
+
+def test_take_stops_at_its_bytes_and_says_that_there_is_more(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(n, body=b"x" * 100) for n in range(1, 6)])
+    taken, more = store.take("a", "bob", 10, 250, 1000.0)
+    assert ([t.seq for t in taken], more) == ([1, 2], True)
+    store.close()
+
+
+def test_a_full_store_makes_busy_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, min_free_bytes=0)
+    assert isinstance(desk.store, SqliteStore)
+    desk.store._db.execute("PRAGMA max_page_count = 60")
+    desk.hello("alice")
+    acknowledged = []
+    for n in range(1000):
+        desk.send("alice", wire.Publish(n, (wire.Item("a", str(n)),)), b"x" * 4000)
+        answers = [header for header, _ in desk.heard("alice")]
+        if any(isinstance(a, wire.Bye) for a in answers):
+            break  # the turn was undone: the client asks again in a new session
+        acknowledged.append(str(n))
+    else:
+        pytest.fail("the store never became full")
+    desk.store._db.execute("PRAGMA max_page_count = 100000")
+    desk.hello("alice")
+    desk.consume("alice", "a", credit=1000)
+    assert [d.id for d in desk.deliveries("alice")] == acknowledged
+    assert desk.publish("alice", wire.Item("a", acknowledged[0])) == wire.DUPLICATE
+    assert desk.publish("alice", wire.Item("a", "more")) == wire.STORED
+
+
+def test_without_a_commit_there_is_no_acknowledgement(tmp_path: Path) -> None:
+    class Broken(SqliteStore):
+        def commit(self) -> None:
+            raise StoreFailed("The queue's store failed: disk I/O error.")
+
+    desk = Desk(tmp_path)
+    desk.store.close()
+    desk.start(Broken(tmp_path / "queue.sqlite"))
+    with pytest.raises(StoreFailed):
+        desk.hello("alice")
+    assert desk.heard("alice") == []
+
+
+def test_what_is_not_a_full_disk_ends_the_broker(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store._db.execute("DROP TABLE body")
+    with pytest.raises(StoreFailed):
+        store.put([item(1)])
+    store.close()
+
+
+def test_a_full_disk_is_told_apart_and_can_be_undone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(1)])
+    store.commit()
+    store._db.execute("PRAGMA max_page_count = 30")
+    with pytest.raises(StoreFull):
+        store.put([item(n) for n in range(2, 9999)])
+    store.rollback()
+    assert [brief.id for brief in store.recent(10)] == ["1"]
+    store.close()
+
+
+def test_settled_items_are_remembered_up_to_a_number_and_a_time(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, keep_rows=10, keep_s=100.0)
+    desk.hello("alice")
+    desk.consume("alice", "a", credit=100)
+    for n in range(30):
+        desk.publish("alice", wire.Item("a", str(n)))
+        (handed,) = desk.deliveries("alice")
+        desk.settle("alice", handed.token)
+        desk.clock.advance(0.1)
+    assert len(desk.store.recent(100)) <= 11
+    assert desk.publish("alice", wire.Item("a", "29")) == wire.DUPLICATE
+    desk.clock.advance(101.0)
+    desk.turn()
+    assert desk.store.recent(100) == []
+
+
+def test_a_number_is_never_used_again(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, keep_s=1.0)
+    desk.hello("alice")
+    desk.consume("alice", "a")
+    desk.publish("alice", wire.Item("a", "1"))
+    (old,) = desk.deliveries("alice")
+    desk.settle("alice", old.token)
+    desk.clock.advance(5.0)
+    desk.turn()
+    assert desk.store.recent(10) == []
+    desk.restart()
+    desk.hello("alice")
+    desk.consume("alice", "a")
+    desk.publish("alice", wire.Item("a", "2"))
+    (new,) = desk.deliveries("alice")
+    assert new.token[0] > old.token[0]
+    assert desk.settle("alice", old.token) == wire.STALE
+
+
+def test_states_are_in_the_order_in_which_they_are_named() -> None:
+    assert [state.name.lower() for state in State] == list(STATE_NAMES)
