@@ -1,6 +1,6 @@
 """How a process of the appliance lives under systemd: it says when it is ready, feeds its watchdog, and stops cleanly.
 
-The protocol is sd_notify(3): datagrams to the socket in $NOTIFY_SOCKET. Without that variable nothing is said to anybody.
+The protocol is sd_notify(3): datagrams to the socket in $NOTIFY_SOCKET. Without that variable nothing is said.
 """
 
 import asyncio
@@ -39,8 +39,8 @@ def ready(status: str = "") -> None:
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run `main` until it ends or SIGTERM or SIGINT comes, feeding the watchdog; return the process's exit status.
 
-    At a signal `main` is cancelled and has the unit's stop time to clean up; that is exit status 0. An ApplianceError is
-    one line in the journal, any other exception a traceback; both are exit status 1.
+    At a signal `main` is cancelled and has the unit's stop time to clean up; that is exit status 0. An ApplianceError
+    is one line in the journal, any other exception a traceback; both are exit status 1.
     """
     _log_to_journal()
     status = 0

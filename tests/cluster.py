@@ -1,4 +1,4 @@
-"""A cluster on the loopback interface: the real broker and component processes, with the keys and rights of the real thing."""
+"""A cluster on the loopback interface: the real broker and component processes, with their real rights."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ def free_port() -> int:
 async def until(what: Callable[[], Awaitable[T | None]], deadline_s: float = DEADLINE_S) -> T:
     """Return the first value of `what` that is not None; raise TimeoutError at the deadline."""
     async with asyncio.timeout(deadline_s):
-        while (found := await what()) is None:
+        while (found := await what()) is None:  # noqa: ASYNC110  (other processes set no event of ours)
             await asyncio.sleep(0.02)
         return found
 
@@ -86,7 +86,8 @@ class Cluster:
             "arclst": arclst.Settings(egress_ports=tuple(range(1, 65000))),
             "arhav": arhav.Settings(entry=selftest_entry, port=self.ports["arhav"]),
             **{
-                name: arsrv.Settings(port=self.ports[name], inner=(INNER,), forbidden=()) for name in ("arsrv-1", "arsrv-2")
+                name: arsrv.Settings(port=self.ports[name], inner=(INNER,), forbidden=())
+                for name in ("arsrv-1", "arsrv-2")
             },
         }
 
@@ -95,8 +96,9 @@ class Cluster:
             Access(name=name, public_key=self._keys[name].public, rights=what, origin=_component(name))
             for name, what in self._rights.items()
         ]
-        for name in (TESTER, "supervisor"):
-            entries.append(Access(name=name, public_key=self._keys[name].public, rights=EVERYTHING))
+        entries += [
+            Access(name=name, public_key=self._keys[name].public, rights=EVERYTHING) for name in (TESTER, "supervisor")
+        ]
         (self._folder / "access.json").write_bytes(msgspec.json.encode(AccessList(entries=tuple(entries))))
         return self
 
@@ -203,4 +205,3 @@ def _modules(specs: Iterable[ComponentSpec]) -> dict[str, str]:
         for instance in spec.instances:
             modules[instance.name] = instance.units[0].exec[-1]
     return modules
-

@@ -96,7 +96,8 @@ class Cluster:
     def _check_owner(self, name: str, caller: str) -> None:
         if name.startswith("_") and OWNERS.get(name) != caller:
             raise Refused(
-                f"The name {name} is kept for the appliance's own flows.", hint="Take a name without a leading underscore."
+                f"The name {name} is kept for the appliance's own flows.",
+                hint="Take a name without a leading underscore.",
             )
 
     def _check_reachable(self, flow: Flow) -> None:

@@ -25,10 +25,10 @@ def declare(config: Config) -> ComponentSpec:
                 slot=SLOT,
                 legs=("cluster",),
                 units=(UnitSpec(exec=(PYTHON, "-m", "appliance.arclst.service"), watchdog_s=20, state_directory=True),),
-                peers=(Peer(component="queue", port="queue", reason="answers calls and publishes the cluster's state"),),
-                rights=Rights(
-                    serve=("arclst.*",), emit=("members", "flows"), call=("supervisor.pair",)
+                peers=(
+                    Peer(component="queue", port="queue", reason="answers calls and publishes the cluster's state"),
                 ),
+                rights=Rights(serve=("arclst.*",), emit=("members", "flows"), call=("supervisor.pair",)),
                 resources=Resources(memory_mb=192, tasks=32),
                 settings=Settings(egress_ports=config.arsrv.egress_ports),
             ),

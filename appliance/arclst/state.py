@@ -147,9 +147,7 @@ class State:
     def _change(self, who: str, what: str) -> Iterator[None]:
         """A transaction that is the next revision."""
         with self._transaction():
-            self._database.execute(
-                "INSERT INTO revision (at, who, what) VALUES (?, ?, ?)", (self._clock(), who, what)
-            )
+            self._database.execute("INSERT INTO revision (at, who, what) VALUES (?, ?, ?)", (self._clock(), who, what))
             yield
 
     @contextmanager

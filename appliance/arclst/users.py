@@ -52,8 +52,8 @@ class Users:
     async def setup(self, setup: Setup) -> Done:
         """Set the administrator's password.
 
-        A fresh pairing code proves that somebody stands at the box, which is also how a lost password is replaced: so this
-        works at any time, and ends all sessions. The policy comes first, lest a weak password use up the code.
+        A fresh pairing code proves that somebody stands at the box, which is also how a lost password is replaced.
+        So this works at any time, and ends all sessions. The policy comes first, lest a weak password use up the code.
         """
         check_policy(setup.password, ADMINISTRATOR)
         await self._pair(PairingAttempt(code=setup.code, source=setup.source))

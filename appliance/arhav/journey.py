@@ -41,7 +41,7 @@ class _Nonce(msgspec.Struct, frozen=True):
 
 
 def flow_to(receiver: str) -> Flow:
-    """Return the built-in flow that delivers to the URL of this process; it has a step, so that stages are part of it."""
+    """Return the built-in flow that delivers to this process; it has a step, so that stages are part of it."""
     return Flow(
         name=FLOW,
         trigger=Webhook(max_bytes=1024, expires_s=30.0),

@@ -24,7 +24,7 @@ CA_CREDENTIAL = "ca.pem"
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`entry` is the URL of the built-in flow's webhook, as it is reached from inside; `port` is where it delivers to."""
+    """`entry` is the URL of the built-in flow's webhook, as seen from inside; `port` is where it delivers to."""
 
     entry: str
     port: int = SELFTEST.number
@@ -50,11 +50,13 @@ def declare(config: Config) -> ComponentSpec:
                 ports=(SELFTEST,),
                 peers=(
                     Peer(component="queue", port="queue", reason="probes the servers, publishes order and health"),
-                    Peer(component="ardpx", port="https", reason="sends the built-in journey check in as the outside does"),
+                    Peer(
+                        component="ardpx",
+                        port="https",
+                        reason="sends the built-in journey check in as the outside does",
+                    ),
                 ),
-                rights=Rights(
-                    subscribe=("members",), emit=("order", "health"), call=("*.ping", "arclst.flow.put")
-                ),
+                rights=Rights(subscribe=("members",), emit=("order", "health"), call=("*.ping", "arclst.flow.put")),
                 resources=Resources(memory_mb=192, tasks=32),
                 settings=Settings(entry=f"https://{gateway}/hooks/_selftest"),
             ),

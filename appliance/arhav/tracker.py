@@ -1,7 +1,7 @@
 """What probing a server says about it: up or down, and what it costs to use it. Pure; times are seconds of one clock.
 
-The cost is the peak-EWMA of the round-trip time times (pending + 1), as Finagle's balancer has it: a slower answer counts
-at once, a faster one only as time goes by. A probe without an answer counts as a slow one, never as a fast one.
+The cost is the peak-EWMA of the round-trip time times (pending + 1), as Finagle's balancer has it: a slower answer
+counts at once, a faster one only as time goes by. A probe without an answer counts as a slow one, never as a fast one.
 """
 
 import math

@@ -34,7 +34,7 @@ class Breaker:
         return self._failures < self._threshold
 
     def admit(self, now: float) -> float | None:
-        """Return 0.0 for *go*, else the seconds until it makes sense to ask again; None means after the probe under way."""
+        """Return 0.0 for *go*, else the seconds until asking again makes sense; None is after the probe under way."""
         if self.closed:
             return 0.0
         if now < self._open_until:

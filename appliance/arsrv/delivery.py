@@ -1,7 +1,10 @@
 """The last stage of a flow: the message goes out by HTTP."""
 
 import email.utils
+import logging
+import ssl
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +17,9 @@ from appliance.arsrv.targets import ForbiddenAddress, ForbiddenTarget, Guard
 from appliance.contracts.flow import Flow
 from appliance.errors import ApplianceError
 
+log = logging.getLogger(__name__)
+
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 MOST_CIRCUITS = 1000
 USER_AGENT = "ALPHA-REN"
 
@@ -41,9 +47,9 @@ class HttpSender:
         self._circuits: dict[tuple[str, str, int], Circuit] = {}
 
     async def __aenter__(self) -> Self:
-        # How many connections there are is bounded by each flow's credit, so that one slow target never holds up another's.
-        outside = aiohttp.TCPConnector(limit=0, socket_factory=self._guard.socket_factory())
-        self._outside = _session(outside)
+        # Each flow's credit bounds its connections, so that one slow target never holds up another.
+        factory = self._guard.socket_factory()
+        self._outside = _session(aiohttp.TCPConnector(limit=0, socket_factory=factory, ssl=_public_authorities()))
         self._inside = _session(aiohttp.TCPConnector(limit=0))
         return self
 
@@ -84,7 +90,9 @@ class HttpSender:
             raise DeliveryFailed(f"{url.host} did not answer within {flow.deliver.timeout_s:g} s.") from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, ForbiddenAddress):
-                raise ForbiddenTarget(f"The flow {flow.name} may not deliver to {url.host}: {error.os_error}.") from error
+                raise ForbiddenTarget(
+                    f"The flow {flow.name} may not deliver to {url.host}: {error.os_error}."
+                ) from error
             raise DeliveryFailed(f"{url.host} cannot be reached: {error.os_error}.") from error
         except aiohttp.ClientError as error:
             raise DeliveryFailed(f"{url.host} broke off: {error or type(error).__name__}.") from error
@@ -113,7 +121,7 @@ class _RefusedByTarget(DeliveryFailed):
 
 
 def retry_after_s(header: str, now: float) -> float:
-    """Return the seconds in a Retry-After header (RFC 9110, 10.2.3: seconds or an HTTP date), 0.0 where it says nothing."""
+    """Return the seconds in a Retry-After header (RFC 9110, 10.2.3: seconds or a date), 0.0 where it says nothing."""
     if header.isascii() and header.isdigit():
         return float(header[:9])
     try:
@@ -122,7 +130,23 @@ def retry_after_s(header: str, now: float) -> float:
         return 0.0
 
 
+def _public_authorities() -> ssl.SSLContext:
+    """Return a TLS context that trusts Debian's bundle.
+
+    OpenSSL's own search needs the directory of hashes beside it, which the box lacks.
+    """
+    context = ssl.create_default_context()
+    if AUTHORITIES.exists():
+        context.load_verify_locations(AUTHORITIES)
+    else:
+        log.warning("%s is missing: deliveries by https may find no trusted certificate", AUTHORITIES)
+    return context
+
+
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
+        connector=connector,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": USER_AGENT},
     )

@@ -11,7 +11,7 @@ MESSAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The message with what must outlive its stages: the id it came in under, its media type, when it came (Unix time)."""
+    """The message with what outlives its stages: the id it came in under, its media type, when it came (Unix time)."""
 
     id: str
     content_type: str
@@ -23,8 +23,8 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def message_id(flow: str, idempotency_key: str, request_id: str) -> str:
     """Return the id of an incoming message, the same one for the same message sent again.
 
-    A client's own key (draft-ietf-httpapi-idempotency-key-header) names it within its flow; else the id that the reverse
-    proxy gave the request does, since the proxy may hand one request to two servers; else it is made up.
+    A client's own key (draft-ietf-httpapi-idempotency-key-header) names it within its flow; else the id that the
+    reverse proxy gave the request does, since the proxy may hand one request to two servers; else it is made up.
     """
     if idempotency_key:
         return "k" + hashlib.sha256(f"{flow}\0{idempotency_key}".encode()).hexdigest()[:40]

@@ -49,7 +49,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Hooks:
-    """Handlers for `POST /hooks/FLOW` and `GET /health`; `inner` are the networks the appliance's own flows are fed from."""
+    """Handlers for `POST /hooks/FLOW` and `GET /health`; `inner` is where the appliance's own flows are fed from."""
 
     def __init__(self, queue: QueueClient, runner: Runner, inner: tuple[str, ...]) -> None:
         self._queue = queue

@@ -12,7 +12,7 @@ HOOKS = Port(name="hooks", number=7180)
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`port` takes webhooks; `inner` are the box's own networks, `forbidden` more that users' flows may not deliver to."""
+    """`port` takes webhooks; users' flows may not deliver to `inner`, the box's networks, nor to `forbidden`."""
 
     port: int = HOOKS.number
     inner: tuple[str, ...] = ()
@@ -44,7 +44,11 @@ def _instance(config: Config, number: int) -> Instance:
         egress=tuple(Egress(port=port, reason="deliveries to systems outside") for port in config.arsrv.egress_ports),
         exposures=(Exposure(prefix="/hooks/", port=HOOKS.name, check="/health"),),
         rights=Rights(
-            publish=("flow.*",), consume=("flow.*",), subscribe=("flows",), call=("arclst.join",), serve=(f"{name}.ping",)
+            publish=("flow.*",),
+            consume=("flow.*",),
+            subscribe=("flows",),
+            call=("arclst.join",),
+            serve=(f"{name}.ping",),
         ),
         resources=Resources(memory_mb=384, tasks=64, cpu_weight=200),
         settings=Settings(inner=(config.network.inner4, config.network.inner6)),

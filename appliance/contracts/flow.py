@@ -1,7 +1,7 @@
 """Flows: what an integration server does with a message, from trigger to delivery.
 
-A flow is data. Its stages are numbered: stage *n* runs step *n*; the stage after the last step delivers. Between stages a
-message is in the queue, at the work address `flow.NAME.STAGE`.
+A flow is data. Its stages are numbered: stage *n* runs step *n*; the stage after the last step delivers. Between stages
+a message is in the queue, at the work address `flow.NAME.STAGE`.
 """
 
 from typing import Annotated, Literal
@@ -58,7 +58,7 @@ class Remove(_Part, frozen=True, tag_field="kind", tag="remove"):
 
 
 class Filter(_Part, frozen=True, tag_field="kind", tag="filter"):
-    """Lets a message pass where the JMESPath expression is true (https://jmespath.org/specification.html), else ends it."""
+    """Lets a message pass where the expression is true in the sense of JMESPath, else ends it."""
 
     where: Expression
 
@@ -73,7 +73,7 @@ Step = Set | Remove | Filter | Map
 
 
 class Retry(_Part, frozen=True):
-    """Exponential backoff with full jitter: the n-th delay is random in (0, min(max_s, first_s * 2**n)], plus `first_s`."""
+    """Exponential backoff with full jitter: delay n is `first_s` plus a random part of min(max_s, first_s * 2**n)."""
 
     attempts: Annotated[int, Meta(ge=1, le=1000)] = 12
     first_s: Annotated[float, Meta(gt=0, le=3600)] = 1.0
@@ -142,7 +142,7 @@ def parse_flow(document: bytes) -> Flow:
 
 
 def check_flow(flow: Flow) -> None:
-    """Raise InvalidFlow where a well-formed flow makes no sense: its address, its port, an expression that does not compile."""
+    """Raise InvalidFlow where a well-formed flow makes no sense: its URL, or an expression that does not compile."""
     target = urlsplit(flow.deliver.url)
     if target.scheme not in ("http", "https") or not target.hostname:
         raise InvalidFlow("The delivery's address must be an http:// or https:// URL - at `$.deliver.url`.")

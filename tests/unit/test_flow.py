@@ -28,11 +28,23 @@ def test_a_flow_is_read_into_types() -> None:
         (b'{"name": "a", "deliver": {"kind": "pigeon", "url": "http://x/"}}', "pigeon"),
         (b'{"name": "a", "deliver": {"kind": "http", "url": "ftp://x/"}}', "$.deliver.url"),
         (b'{"name": "a", "deliver": {"kind": "http", "url": "http://x:99999/"}}', "$.deliver.url"),
-        (b'{"name": "a", "deliver": {"kind": "http", "url": "http://x/", "retry": {"attempts": 0}}}', "$.deliver.retry"),
-        (b'{"name": "a", "steps": [{"kind": "set", "path": ""}], "deliver": {"kind": "http", "url": "http://x/"}}', "$.steps"),
+        (
+            b'{"name": "a", "deliver": {"kind": "http", "url": "http://x/", "retry": {"attempts": 0}}}',
+            "$.deliver.retry",
+        ),
+        (
+            b'{"name": "a", "steps": [{"kind": "set", "path": ""}], "deliver": {"kind": "http", "url": "http://x/"}}',
+            "$.steps",
+        ),
         (b'{"name": "a", "deliver": {"kind": "http", "url": "http://u:p@x/"}}', "$.deliver.url"),
-        (b'{"name": "a", "steps": [{"kind": "set", "path": "a..b"}], "deliver": {"kind": "http", "url": "http://x/"}}', "$.steps"),
-        (b'{"name": "a", "steps": [{"kind": "map", "to": "["}], "deliver": {"kind": "http", "url": "http://x/"}}', "$.steps[0].to"),
+        (
+            b'{"name": "a", "steps": [{"kind": "set", "path": "a..b"}], "deliver": {"kind": "http", "url": "http://x/"}}',
+            "$.steps",
+        ),
+        (
+            b'{"name": "a", "steps": [{"kind": "map", "to": "["}], "deliver": {"kind": "http", "url": "http://x/"}}',
+            "$.steps[0].to",
+        ),
         (
             b'{"name": "a", "steps": [{"kind": "filter", "where": "a ="}], "deliver": {"kind": "http", "url": "http://x/"}}',
             "$.steps[0].where",

@@ -37,7 +37,13 @@ def start(tmp_path: Path, body: str, **environment: str) -> subprocess.Popen[str
 
 
 def test_a_service_says_ready_and_ends_cleanly_at_sigterm(tmp_path: Path, manager: socket.socket) -> None:
-    body = "    notify.ready('listening')\n    try:\n        await asyncio.Event().wait()\n    finally:\n        print('closed', file=sys.stderr)"
+    body = """
+    notify.ready('listening')
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print('closed', file=sys.stderr)
+"""
     with start(tmp_path, body) as process:
         assert manager.recv(1000) == b"READY=1\nSTATUS=listening"
         process.send_signal(signal.SIGTERM)
@@ -55,8 +61,15 @@ def test_the_watchdog_is_fed_while_the_loop_turns(tmp_path: Path, manager: socke
 
 
 def test_an_error_that_ends_a_service_is_one_sentence_and_status_one(tmp_path: Path, manager: socket.socket) -> None:
-    body = "    async with asyncio.TaskGroup() as group:\n        group.create_task(fail())\nasync def fail() -> None:\n    raise InvalidInput('No good.')"
+    body = """
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+async def fail() -> None:
+    raise InvalidInput('No good.')
+"""
     with start(tmp_path, body) as process:
         _, said = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
-    assert said.splitlines() == ["CRITICAL appliance.notify: No good. [invalid-input] Correct the named field and send it again."]
+    assert said.splitlines() == [
+        "CRITICAL appliance.notify: No good. [invalid-input] Correct the named field and send it again."
+    ]

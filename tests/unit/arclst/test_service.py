@@ -53,9 +53,15 @@ def test_a_flow_that_was_put_is_told_to_everybody_and_one_deleted_is_gone(tmp_pa
 
 
 REFUSED = {
-    "an expression that does not compile": (Flow(name="orders", deliver=ORDERS.deliver, steps=(Map(to="["),)), "invalid-flow"),
+    "an expression that does not compile": (
+        Flow(name="orders", deliver=ORDERS.deliver, steps=(Map(to="["),)),
+        "invalid-flow",
+    ),
     "an unknown scheme": (Flow(name="orders", deliver=HttpDelivery(url="gopher://x/")), "invalid-flow"),
-    "a port the firewall is closed for": (Flow(name="orders", deliver=HttpDelivery(url="http://x:65000/")), "invalid-flow"),
+    "a port the firewall is closed for": (
+        Flow(name="orders", deliver=HttpDelivery(url="http://x:65000/")),
+        "invalid-flow",
+    ),
     "a bad name": (Flow(name="BAD NAME", deliver=ORDERS.deliver), "invalid-input"),
     "a name of the appliance": (Flow(name="_mine", deliver=ORDERS.deliver), "refused"),
     "the built-in flow": (Flow(name="_selftest", deliver=ORDERS.deliver), "refused"),

@@ -163,5 +163,7 @@ def test_a_session_survives_a_restart_and_its_token_is_not_on_disk(tmp_path: Pat
 
 
 def test_no_secret_shows_in_what_a_log_would_print() -> None:
-    shown = repr((Setup(code="AAAA", password=PASSWORD), Login(user="admin", password=PASSWORD), SessionToken(token="tttt")))
+    shown = repr(
+        (Setup(code="AAAA", password=PASSWORD), Login(user="admin", password=PASSWORD), SessionToken(token="tttt"))
+    )
     assert not any(secret in shown for secret in ("AAAA", PASSWORD, "tttt"))

@@ -44,7 +44,11 @@ async def start_proxy(port: int, cluster: Cluster, http: aiohttp.ClientSession, 
         nonlocal turns
         turns += 1
         url = f"http://127.0.0.1:{cluster.ports[(ONE, TWO)[turns % 2]]}{request.path}"
-        headers = {"X-Forwarded-For": client, "X-Alpha-Ren-Request": f"request-{turns}", "Content-Type": request.content_type}
+        headers = {
+            "X-Forwarded-For": client,
+            "X-Alpha-Ren-Request": f"request-{turns}",
+            "Content-Type": request.content_type,
+        }
         try:
             async with http.post(url, data=await request.read(), headers=headers) as answer:
                 return web.Response(status=answer.status, body=await answer.read())

@@ -61,7 +61,11 @@ def test_an_error_that_comes_fast_counts_as_slow() -> None:
 
 
 def test_work_in_hand_makes_a_server_dearer() -> None:
-    assert [rank.name for rank in order_of([up("a", pending=9), up("b", pending=1), up("c", pending=3)])] == ["b", "c", "a"]
+    assert [rank.name for rank in order_of([up("a", pending=9), up("b", pending=1), up("c", pending=3)])] == [
+        "b",
+        "c",
+        "a",
+    ]
 
 
 def test_who_is_down_comes_last_however_fast_it_was() -> None:
@@ -70,7 +74,10 @@ def test_who_is_down_comes_last_however_fast_it_was() -> None:
         fast.missed(1.0 + number * INTERVAL_S, 0)
     for number in range(200):
         fast.answered(100.0 + number * 100, 0.001, 0) if number % 2 else fast.missed(100.0 + number * 100, 0)
-    assert [(rank.name, rank.presence) for rank in order_of([fast, up("slow", rtt_s=0.7)])] == [("slow", "up"), ("fast", "down")]
+    assert [(rank.name, rank.presence) for rank in order_of([fast, up("slow", rtt_s=0.7)])] == [
+        ("slow", "up"),
+        ("fast", "down"),
+    ]
 
 
 PROBES = st.lists(st.tuples(st.booleans(), st.floats(0, 5), st.floats(0, 3), st.integers(0, 1000)), max_size=80)
@@ -91,7 +98,9 @@ def test_presence_follows_from_the_last_probes_alone(probes: list[tuple[bool, fl
 
 
 @given(PROBES)
-def test_the_round_trip_time_stays_between_the_best_and_the_worst_seen(probes: list[tuple[bool, float, float, int]]) -> None:
+def test_the_round_trip_time_stays_between_the_best_and_the_worst_seen(
+    probes: list[tuple[bool, float, float, int]],
+) -> None:
     tracker, now, seen = Tracker("x", RULES), 0.0, []
     for ok, wait_s, took_s, pending in probes:
         now += wait_s

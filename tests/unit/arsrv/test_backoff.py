@@ -41,7 +41,8 @@ def test_an_open_breaker_admits_again_within_its_longest_time(outcomes: list[boo
     breaker, now = Breaker(threshold=3, longest_s=8), 0.0
     for ok in outcomes:
         wait_s = breaker.admit(now)
-        assert wait_s is not None and 0 <= wait_s <= 8
+        assert wait_s is not None
+        assert 0 <= wait_s <= 8
         now += wait_s
         if wait_s:
             assert breaker.admit(now) == 0

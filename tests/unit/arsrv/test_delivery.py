@@ -1,11 +1,19 @@
 """HTTP delivery against real servers."""
 
 import asyncio
+import datetime
+import ipaddress
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from appliance.arsrv.delivery import DeliveryFailed, HttpSender, retry_after_s
 from appliance.arsrv.envelope import Envelope
@@ -19,6 +27,30 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def flow(url: object, *, name: str = "orders", timeout_s: float = 10.0) -> Flow:
     return Flow(name=name, deliver=HttpDelivery(url=str(url), timeout_s=timeout_s))
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return a server's TLS context with a certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "server.pem").write_bytes(certificate.public_bytes(pem) + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    return context
 
 
 def deliver(answer: Answer, *, guard: Guard = OPEN, name: str = "orders", timeout_s: float = 10.0) -> None:
@@ -61,7 +93,7 @@ def test_a_target_that_does_not_answer_is_left_at_the_deadline() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    with pytest.raises(DeliveryFailed, match="did not answer within 0.05 s"):
+    with pytest.raises(DeliveryFailed, match=r"did not answer within 0\.05 s"):
         deliver(hang, timeout_s=0.05)
 
 
@@ -81,6 +113,18 @@ def test_a_target_that_is_not_there_is_a_failure() -> None:
             await sender.send(flow(f"http://127.0.0.1:{unused_port()}/"), MESSAGE)
 
     with pytest.raises(DeliveryFailed, match="cannot be reached"):
+        asyncio.run(scenario())
+
+
+def test_a_target_whose_certificate_nobody_vouches_for_gets_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = await asyncio.start_server(
+            lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=self_signed(tmp_path)
+        )
+        async with server, HttpSender(OPEN) as sender:
+            await sender.send(flow(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/in"), MESSAGE)
+
+    with pytest.raises(DeliveryFailed, match="certificate"):
         asyncio.run(scenario())
 
 
@@ -134,7 +178,9 @@ def test_a_dead_target_is_left_alone_for_a_while_and_does_not_hold_up_another() 
         well.router.add_route("*", "/", take)
         async with TestServer(dead) as one, TestServer(well) as two, HttpSender(OPEN) as sender:
             tries = [asyncio.create_task(sender.send(flow(one.make_url("/")), MESSAGE)) for _ in range(5)]
-            assert all(isinstance(outcome, DeliveryFailed) for outcome in await asyncio.gather(*tries, return_exceptions=True))
+            assert all(
+                isinstance(outcome, DeliveryFailed) for outcome in await asyncio.gather(*tries, return_exceptions=True)
+            )
             held = asyncio.create_task(sender.send(flow(one.make_url("/")), MESSAGE))
             await sender.send(flow(two.make_url("/")), MESSAGE)
             waiting = not held.done()
@@ -147,7 +193,14 @@ def test_a_dead_target_is_left_alone_for_a_while_and_does_not_hold_up_another() 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("", 0), ("12", 12), ("-3", 0), ("soon", 0), ("Thu, 01 Jan 1970 00:01:40 GMT", 40), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)],
+    [
+        ("", 0),
+        ("12", 12),
+        ("-3", 0),
+        ("soon", 0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 40),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+    ],
 )
 def test_retry_after_is_read_as_seconds_or_as_a_date(header: str, seconds: float) -> None:
     assert retry_after_s(header, now=60.0) == seconds

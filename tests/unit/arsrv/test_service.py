@@ -25,9 +25,9 @@ from appliance.contracts.flow import (
 )
 from appliance.contracts.member import Ping, Pong
 from appliance.contracts.notice import Notice
+from appliance.contracts.traffic import QueueStats
 from appliance.errors import Problem, Unavailable
 from appliance.queue.client import QueueClient, RemoteError
-from appliance.queue.views import QueueStats
 from tests.cluster import Cluster, free_port, served, until
 
 QUICK = Retry(attempts=50, first_s=0.05, max_s=0.2)
@@ -133,7 +133,9 @@ def test_a_message_goes_through_the_steps_and_arrives_under_its_id(tmp_path: Pat
     async def scenario(bench: Bench) -> None:
         async with Target() as target:
             await bench.put(target.url, Set(path="seen.by", value="box"), Map(to="{order: id, by: seen.by}"))
-            sent = {await bench.post(server, json.dumps({"id": n}).encode()): n for server in (ONE, TWO) for n in range(20)}
+            sent = {
+                await bench.post(server, json.dumps({"id": n}).encode()): n for server in (ONE, TWO) for n in range(20)
+            }
             await until(lambda: _count(target, 40))
             assert sorted(item.key for item in target.received) == sorted(sent)
             for item in target.received:
@@ -333,6 +335,8 @@ async def _settled(bench: Bench) -> None:
 
     async def empty() -> bool | None:
         stats = await bench.queue.call("queue.stats", None, QueueStats)
-        return None if any(depth.ready or depth.leased for depth in stats.addresses if "orders" in depth.address) else True
+        return (
+            None if any(depth.ready or depth.leased for depth in stats.depths if "orders" in depth.address) else True
+        )
 
     await until(empty)

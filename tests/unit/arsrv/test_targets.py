@@ -26,6 +26,8 @@ def test_the_inside_of_the_box_is_out_of_bounds(guard: Guard, address: str) -> N
     assert guard.forbids(address)
 
 
-@pytest.mark.parametrize("address", ["192.0.2.7", "192.168.1.10", "10.1.2.3", "2001:db8::1", "fd00::1", "::ffff:192.0.2.7"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.7", "192.168.1.10", "10.1.2.3", "2001:db8::1", "fd00::1", "::ffff:192.0.2.7"]
+)
 def test_hosts_outside_the_box_are_targets_private_ones_too(guard: Guard, address: str) -> None:
     assert not guard.forbids(address)
