@@ -72,11 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--socket", default=CONTROL_ENDPOINT, help=argparse.SUPPRESS)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    status = commands.add_parser("status", help="what this machine is, whether it is ready, and how each component does")
+    status = commands.add_parser("status", help="what this machine is, whether it is ready, how each component does")
     status.add_argument("--json", action="store_true", help="as one JSON document, for programs")
     status.set_defaults(run=_status)
 
-    plan = commands.add_parser("plan", help="what the supervisor would change next; nothing when all is as it should be")
+    plan = commands.add_parser("plan", help="what the supervisor would change next; nothing when all is well")
     plan.add_argument("--json", action="store_true", help="as one JSON document, for programs")
     plan.set_defaults(run=_plan)
 
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     firewall.set_defaults(run=_firewall)
 
     logs = commands.add_parser("logs", help="the journal of one component")
-    logs.add_argument("component", metavar="COMPONENT", help="a component or instance (arsrv, arsrv-1), or `supervisor`")
+    logs.add_argument("component", metavar="COMPONENT", help="a component, an instance (arsrv-1), or `supervisor`")
     logs.add_argument("-n", "--lines", type=_positive, default=50, metavar="N", help="the last N lines (default: 50)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until interrupted")
     logs.set_defaults(run=_logs)
@@ -137,7 +137,8 @@ def _status(options: argparse.Namespace) -> int:
 def status_text(status: MachineStatus) -> str:
     """Return the status for a person: facts, then a table of units, then what is wrong."""
     state = "READY" if status.ready else "NOT READY"
-    lines = [f"{status.name}  {status.version} ({status.profile})  {state}" + (f": {status.step}" if status.step else "")]
+    step = f": {status.step}" if status.step else ""
+    lines = [f"{status.name}  {status.version} ({status.profile})  {state}{step}"]
     facts = (
         ("console", status.console_url),
         ("uplink", "  ".join(status.uplink)),
@@ -193,7 +194,8 @@ def _logs(options: argparse.Namespace) -> int:
         raise InvalidInput(f"`{component}` is not the name of a component.", hint="`alpha-ren status` lists them.")
     if component != "supervisor":
         _require_known(options, component)
-    command = ["journalctl", f"--lines={options.lines}", *(("--follow",) if options.follow else ()), *log_units(component)]
+    follow = ["--follow"] if options.follow else []
+    command = ["journalctl", f"--lines={options.lines}", *follow, *log_units(component)]
     sys.stdout.flush()
     _become(command)
 
@@ -213,14 +215,15 @@ def _require_known(options: argparse.Namespace, name: str) -> None:
         return
     known = {unit.component for unit in units} | {unit.instance for unit in units}
     if name not in known:
-        raise NotFound(f"There is no component named {name}.", hint=f"There are: {', '.join(sorted(known))}, supervisor.")
+        names = ", ".join((*sorted(known), "supervisor"))
+        raise NotFound(f"There is no component named {name}.", hint=f"There are: {names}.")
 
 
 def _become(command: list[str]) -> NoReturn:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise Unavailable(f"{command[0]} cannot be started: {error}.", hint="This needs the appliance itself.") from error
+        raise Unavailable(f"{command[0]} cannot be started: {error}.", hint="This is for the box itself.") from error
 
 
 def _queue(options: argparse.Namespace) -> int:

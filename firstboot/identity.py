@@ -1,8 +1,9 @@
 """The machine's identity, made on the box: its id, its certificate authority, the console's certificate.
 
-All of it is in /var/lib/alpha-ren/identity (0700). The folder appears complete or not at all; from then on `console.pem` is the
-one truth about the certificate, and what is derived from it (`fingerprint`, `record.json`) is mended at the next start where a
-power cut came between. Nothing is changed where nothing is due, so it can run at every boot and from a timer.
+All of it is in /var/lib/alpha-ren/identity (0700). The folder appears complete or not at all; from then on
+`console.pem` is the one truth about the certificate, and what is derived from it (`fingerprint`, `record.json`) is
+mended at the next start where a power cut came between. Nothing is changed where nothing is due, so it can run at every
+boot and from a timer.
 """
 
 import hashlib
@@ -59,8 +60,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def ensure(state: Path, names: tuple[str, ...], *, now: float, machine_id: str) -> Record:
     """Return the identity below `state`, made or renewed where that is due.
 
-    `names` are all names the console is reached by, the machine's own first; `machine_id` is used for a new identity only.
-    Raises OSError where the disk does not take it, and then nothing has changed.
+    `names` are all names the console is reached by, the machine's own first; `machine_id` is used for a new identity
+    only. Raises OSError where the disk does not take it, and then nothing has changed.
     """
     folder = state / "identity"
     for remains in state.glob(".identity.*"):
@@ -109,8 +110,8 @@ def _renew(folder: Path, names: tuple[str, ...], *, now: float, machine_id: str)
         authority = Authority(certificate=(folder / "ca.pem").read_bytes(), key=(folder / "ca.key").read_bytes())
         console = issue_console(authority, names, now)
     except (OSError, ValueError) as error:
-        # A box whose authority is damaged goes on with a new one: its users see a new fingerprint, and why is in the journal.
-        print(f"identity: the old one is damaged ({error}), kept as identity.damaged; a new one is made", file=sys.stderr)
+        # A box whose authority is damaged goes on with a new one: people see a new fingerprint, the journal says why.
+        print(f"identity: it is damaged ({error}), kept as identity.damaged; a new one is made", file=sys.stderr)
         damaged = folder.with_name("identity.damaged")
         shutil.rmtree(damaged, ignore_errors=True)
         os.rename(folder, damaged)
@@ -181,7 +182,8 @@ def outside_host(url: str) -> str:
         host, _port = parts.hostname or "", parts.port
     except ValueError as error:
         raise InvalidOutsideUrl(f"The outside URL is not valid: {error}.") from error
-    if parts.scheme != "https" or not (_is_address(host) or re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", host)):
+    named = re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", host)
+    if parts.scheme != "https" or not (named or _is_address(host)):
         raise InvalidOutsideUrl("The outside URL must be https:// and a host name or address.")
     return host
 

@@ -1,7 +1,8 @@
 """The local screen's picture: a pure function from what is known to lines of coloured text.
 
-Every fact has its own row and column, whatever else is shown, so that nothing jumps when a value comes or goes. Only characters
-of code page 437 are used, since those are all that the console font of a PC is sure to have; colour never says what no word says.
+Every fact has its own row and column, whatever else is shown, so that nothing jumps when a value comes or goes. Only
+characters of code page 437 are used, since those are all that the console font of a PC is sure to have; colour never
+says what no word says.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""The local screen on tty1 and the serial port: `python3 -m firstboot.screen` with the terminal as its input and output.
+"""The local screen on tty1 and the serial port: `python3 -m firstboot.screen` on the terminal that is its input.
 
-It asks the supervisor once a second and paints only the rows that changed, since a serial line is slow; any key paints all of
-it anew, for whoever plugs a terminal in later. It goes on for ever, whatever becomes of the supervisor.
+It asks the supervisor once a second and paints only the rows that changed, since a serial line is slow; any key paints
+all of it anew, for whoever plugs a terminal in later. It goes on for ever, whatever becomes of the supervisor.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ PALETTE: dict[Style, tuple[str, str]] = {
     "label": ("light gray", "default"),
     "value": ("white", "default"),
     "dim": ("dark gray", "default"),
-    "rule": ("dark blue", "default"),
+    "rule": ("dark gray", "default"),
     "address": ("light cyan", "default"),
     "code": ("yellow", "default"),
     "good": ("light green", "default"),
@@ -123,6 +123,8 @@ class LocalScreen:
         self._actions: asyncio.Queue[Action] = asyncio.Queue()
         # Interrupting or suspending the screen is nothing that a person at an appliance could want.
         terminal.tty_signal_keys("undefined", "undefined", "undefined", "undefined", "undefined")
+        # Bright colours by their own codes: where a terminal only makes bold text bolder, bold black is black on black.
+        terminal.set_terminal_properties(colors=16, bright_is_bold=False)
         terminal.register_palette([(style, *colours) for style, colours in PALETTE.items()])
         self._loop = urwid.MainLoop(
             self._picture,
@@ -178,7 +180,8 @@ class LocalScreen:
     async def _do(self, action: Action) -> None:
         if action == "open-pairing":
             await ask("pairing.open", Pairing, endpoint=self._endpoint)
-            self._show(heard(self._picture.view, await ask("status", MachineStatus, endpoint=self._endpoint), time.time()))
+            status = await ask("status", MachineStatus, endpoint=self._endpoint)
+            self._show(heard(self._picture.view, status, time.time()))
             return
         output = await run_command(COMMANDS[action])
         if action == "read-log":

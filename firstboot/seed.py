@@ -1,7 +1,8 @@
 """The configuration that comes with the machine: a systemd credential, else a disk labelled ALPHAREN-SEED.
 
-A seed is put in force at first boot and whenever its content is another than last time, so what a person changed on the box
-stays until somebody brings a new seed. One that does not validate changes nothing; why is kept for the screen and `status`.
+A seed is put in force at first boot and whenever its content is another than last time, so what a person changed on the
+box stays until somebody brings a new seed. One that does not validate changes nothing; why is kept for the screen and
+`status`.
 """
 
 import hashlib
@@ -136,7 +137,7 @@ def read_disk(disk: Path) -> bytes:
 
 @contextmanager
 def mounted(disk: Path) -> Iterator[Path]:
-    """Mount `disk` read-only on a folder of its own for as long as the context lasts (mount(8)); raises SeedUnreadable."""
+    """Mount `disk` read-only on a folder of its own while the context lasts (mount(8)); raises SeedUnreadable."""
     with tempfile.TemporaryDirectory(prefix="alpha-ren-seed.", dir="/run") as folder:
         _run(("mount", "-o", "ro,nosuid,nodev,noexec", str(disk), folder))
         try:

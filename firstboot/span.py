@@ -11,7 +11,7 @@ Line = tuple[Span, ...]
 
 
 def of(style: Style, text: str) -> Line:
-    """Return the text in one style, with what no console can show replaced (control characters would move its cursor)."""
+    """Return the text in one style, without what no console can show or what would move its cursor."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     return ((style, shown.encode("cp437", "replace").decode("cp437")),)
 

@@ -39,8 +39,8 @@ MENU: tuple[tuple[str, Power | None], ...] = (("Cancel", None), ("Restart", "res
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the screen shows. `version` is what this firmware says of itself while nobody else says anything.
 
-    `status` is the last that was heard, at `heard_at` (Unix time); `away` is why nothing is heard now. `answer` is what became of
-    the last key that did something.
+    `status` is the last that was heard, at `heard_at` (Unix time); `away` is why nothing is heard now. `answer` is what
+    became of the last key that did something.
     """
 
     version: str = ""
@@ -52,7 +52,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pairing(self) -> Pairing | None:
-        """The pairing code that can be used now; while the supervisor is away there is none, as nobody would accept it."""
+        """The pairing code that can be used now; while the supervisor is away nobody would accept one."""
         return self.status.pairing if self.status and not self.away else None
 
 
@@ -77,27 +77,41 @@ def log_read(view: View, lines: tuple[str, ...]) -> View:
 
 
 def press(view: View, key: str) -> tuple[View, Action | None]:
-    """Return the view after a key (urwid's names) and what is to be done; a key without a meaning repaints the screen."""
+    """Return the view after a key (urwid's names) and what is to be done; a key without a meaning repaints."""
     view = answered(view, None)
+    key = key.lower() if len(key) == 1 else key
     match view.panel:
         case Menu(selected):
             return _press_in_menu(view, selected, key)
         case Confirm(power):
-            if key in ("y", "Y"):
-                return _with(view, None), power
-            return (_with(view, None), None) if key in ("n", "N", "esc", "enter") else (view, "repaint")
+            return _press_in_confirm(view, power, key)
         case Log():
-            if key in ("l", "L"):
-                return view, "read-log"
-            return (_with(view, None), None) if key in ("esc", "q", "Q", "enter") else (view, "repaint")
+            return _press_in_log(view, key)
+        case _:
+            return _press(view, key)
+
+
+def _press(view: View, key: str) -> tuple[View, Action | None]:
     match key:
-        case "f2" | "p" | "P":
+        case "f2" | "p":
             return _with(view, Menu()), None
-        case "f4" | "c" | "C":
+        case "f4" | "c":
             return view, "open-pairing"
-        case "l" | "L":
+        case "l":
             return _with(view, Log()), "read-log"
     return view, "repaint"
+
+
+def _press_in_confirm(view: View, power: Power, key: str) -> tuple[View, Action | None]:
+    if key == "y":
+        return _with(view, None), power
+    return (_with(view, None), None) if key in ("n", "esc", "enter") else (view, "repaint")
+
+
+def _press_in_log(view: View, key: str) -> tuple[View, Action | None]:
+    if key == "l":
+        return view, "read-log"
+    return (_with(view, None), None) if key in ("esc", "q", "enter") else (view, "repaint")
 
 
 def _press_in_menu(view: View, selected: int, key: str) -> tuple[View, Action | None]:
@@ -109,7 +123,7 @@ def _press_in_menu(view: View, selected: int, key: str) -> tuple[View, Action | 
         case "enter" | " ":
             power = MENU[selected][1]
             return _with(view, Confirm(power) if power else None), None
-        case "esc" | "f2" | "p" | "P" | "q":
+        case "esc" | "f2" | "p" | "q":
             return _with(view, None), None
     return view, "repaint"
 

@@ -25,7 +25,7 @@ class Serial:
         os.write(self._master, keys.encode())
 
     def read_until(self, text: str) -> str:
-        """Return what was painted, from the last call on, until `text` was among it; rows are painted from the top down."""
+        """Return what was painted since the last call until `text` was among it; rows come from the top down."""
         until = time.monotonic() + DEADLINE_S
         painted = ""
         while text not in text_of(painted):

@@ -1,8 +1,8 @@
 """What the supervisor says about its machine, and how it is asked on the box.
 
-The control socket is a ZeroMQ ROUTER at CONTROL_ENDPOINT, a Unix socket that only root can reach. A request is two frames, the
-call's name and its JSON body (`{}` where it takes none); the reply is two frames, `ok` and the JSON body, or `error` and a
-Problem. The calls and their bodies:
+The control socket is a ZeroMQ ROUTER at CONTROL_ENDPOINT, a Unix socket that only root can reach. A request is two
+frames, the call's name and its JSON body (`{}` where it takes none); the reply is two frames, `ok` and the JSON body,
+or `error` and a Problem. The calls and their bodies:
 
 | call | body | reply |
 |---|---|---|
@@ -65,8 +65,8 @@ class BootPhase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
-    `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing to
-    do), `last_error` the newest problem that still holds.
+    `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
+    to do), `last_error` the newest problem that still holds.
     """
 
     at: float

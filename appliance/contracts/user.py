@@ -48,7 +48,7 @@ class SetupState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class PairingAttempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Call `supervisor.pair`: is this the code that the local console shows? A wrong one raises; a right one is used up."""
+    """Call `supervisor.pair`: is this the code on the local console? A wrong one raises, a right one is used up."""
 
     code: str
     source: str = ""

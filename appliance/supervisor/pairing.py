@@ -1,11 +1,13 @@
 """The pairing code: what the local screen shows proves to the web wizard that somebody stands at the machine.
 
-A code is eight characters, holds for fifteen minutes, and is used up by the first right try. After that none exists until a
-person at the local console asks for one: a code that always stood on a serial log would be a standing password reset.
+A code is eight characters, holds for fifteen minutes, and is used up by the first right try. After that none exists
+until a person at the local console asks for one: a code that always stood on a serial log would be a standing password
+reset.
 
-Guessing: 24^8 codes (36.7 bits). A source is locked out after five wrong tries and a code is burnt after twenty, each lock-out
-twice as long as the one before. The limit per source comes first, so that a stranger's guesses do not at once lock out the
-administrator. No time here follows the wall clock, which may jump when a box without a battery learns what time it is.
+Guessing: 24^8 codes (36.7 bits). A source is locked out after five wrong tries and a code is burnt after twenty, each
+lock-out twice as long as the one before. The limit per source comes first, so that a stranger's guesses do not at once
+lock out the administrator. No time here follows the wall clock, which may jump when a box without a battery learns what
+time it is.
 """
 
 import hmac
@@ -58,7 +60,7 @@ class TooManyTries(Refused):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """After `tries` wrong ones a lock-out of `first_s`, twice as long each time, at most `most_s`; forgotten after `forget_s`."""
+    """`tries` wrong ones lock out for `first_s`, twice as long each time up to `most_s`; forgotten after `forget_s`."""
 
     tries: int
     first_s: float

@@ -164,7 +164,8 @@ def test_an_invalid_seed_leaves_the_machine_running_and_is_shown() -> None:
     plan = topology.default()
     [machine] = plan.machine
     credentials = {**machine.credentials, CONFIG_CREDENTIAL: '[machine]\nnaem = "x"\n'}
-    with Lab(msgspec.structs.replace(plan, machine=(msgspec.structs.replace(machine, credentials=credentials),))) as lab:
+    machine = msgspec.structs.replace(machine, credentials=credentials)
+    with Lab(msgspec.structs.replace(plan, machine=(machine,))) as lab:
         box = Box(lab)
         box.wait_ready()
         status = box.status()

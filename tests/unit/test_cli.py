@@ -1,7 +1,7 @@
 """The command: what it says, on which stream, and with which exit status."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -51,8 +51,8 @@ PROBLEM = Problem(code="unit-failed", message="arsrv-2 failed.", hint="Look at `
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Return a function that starts a control socket with one reply for each call; the socket the commands ask is that."""
+def serve(tmp_path: Path) -> Serve:
+    """Return a function that starts a control socket with one reply for each call."""
 
     def start(**replies: msgspec.Struct | None) -> ControlStub:
         def answer(call: str, _body: bytes) -> list[bytes] | None:
@@ -63,7 +63,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
         return ControlStub(tmp_path, answer)
 
-    yield start
+    return start
 
 
 def run(stub: ControlStub, *arguments: str) -> int:
@@ -122,7 +122,8 @@ def test_firewall_shows_every_flow_with_its_reason(serve: Serve, capsys: pytest.
     )
     with serve(firewall=Firewall(flows=(flow,))) as stub:
         assert run(stub, "firewall") == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["arsrv-1", "queue", "tcp", "7156", "-", "arsrv", "messages"]
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["arsrv-1", "queue", "tcp", "7156", "-", "arsrv", "messages"]
 
 
 def test_queue_shows_depths(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,15 @@
 """The machine's identity: made once, whole or not at all, renewed when it is due."""
 
+import contextlib
 import os
 import shutil
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +63,9 @@ def test_the_fingerprint_is_the_certificates_sha256_as_browsers_show_it(tmp_path
 def test_the_certificate_is_what_browsers_want_of_a_server(tmp_path: Path) -> None:
     make(tmp_path)
     certificate = leaf(tmp_path)
-    assert isinstance(key := certificate.public_key(), ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1"
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.curve.name == "secp256r1"
     usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert [oid.dotted_string for oid in usage] == ["1.3.6.1.5.5.7.3.1"]
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -76,8 +82,6 @@ def test_the_certificate_is_what_browsers_want_of_a_server(tmp_path: Path) -> No
 @pytest.fixture
 def tls_server(tmp_path: Path) -> Iterator[tuple[str, int]]:
     """Serve one TLS handshake with the identity in tmp_path, made now, on a port of the loopback."""
-    import time
-
     make(tmp_path, now=time.time())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "identity/console.pem")
@@ -118,9 +122,6 @@ def test_running_again_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_running_again_does_not_load_cryptography(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     make(tmp_path)
     code = (
         "import sys; from pathlib import Path; from firstboot.identity import ensure; "
@@ -213,10 +214,8 @@ def cut_power_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 def test_a_power_cut_while_it_is_made_leaves_nothing_or_all_of_it(tmp_path: Path, step: int) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         cut_power_at(monkeypatch, step)
-        try:
+        with contextlib.suppress(PowerCut):
             make(tmp_path)
-        except PowerCut:
-            pass
     folder = tmp_path / "identity"
     if folder.exists():
         assert len(list(folder.iterdir())) == 6
@@ -232,10 +231,8 @@ def test_a_power_cut_while_it_is_renewed_is_mended_at_the_next_start(tmp_path: P
     late = NOW + 600 * DAY_S
     with pytest.MonkeyPatch.context() as monkeypatch:
         cut_power_at(monkeypatch, step)
-        try:
+        with contextlib.suppress(PowerCut):
             make(tmp_path, now=late)
-        except PowerCut:
-            pass
     record = make(tmp_path, now=late)
     assert leaf(tmp_path).fingerprint(hashes.SHA256()).hex(":").upper() == record.fingerprint
     assert (tmp_path / "identity/fingerprint").read_text() == record.fingerprint + "\n"

@@ -131,10 +131,12 @@ def test_the_credential_comes_before_the_disk_and_the_disk_before_nothing(tmp_pa
     assert offered(tmp_path, disk) is None
     disk.touch()
     found = offered(tmp_path, disk)
-    assert found is not None and found.source == "disk"
+    assert found is not None
+    assert found.source == "disk"
     (tmp_path / "alpha-ren.config").write_bytes(GOOD)
     found = offered(tmp_path, disk)
-    assert found is not None and found.source == "credential"
+    assert found is not None
+    assert found.source == "credential"
     assert found.read() == GOOD
 
 
@@ -142,7 +144,8 @@ def test_a_seed_larger_than_any_configuration_is_refused(tmp_path: Path) -> None
     (tmp_path / "alpha-ren.config").write_bytes(b"#" * (MOST_BYTES + 1))
     assert import_seed(tmp_path, offered(tmp_path, tmp_path / "no disk"), now=NOW) == "refused"
     kept = refusal(tmp_path)
-    assert kept is not None and kept.problem.code == "seed-unreadable"
+    assert kept is not None
+    assert kept.problem.code == "seed-unreadable"
 
 
 def test_a_disk_without_a_file_system_is_refused_with_a_hint(tmp_path: Path) -> None:

@@ -50,5 +50,8 @@ def test_a_supervisor_that_is_away_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_supervisor_that_says_nothing_is_waited_for_until_the_deadline(tmp_path: Path) -> None:
-    with ControlStub(tmp_path, lambda _call, _body: None) as stub, pytest.raises(SupervisorSilent, match="0.2 seconds"):
+    with (
+        ControlStub(tmp_path, lambda _call, _body: None) as stub,
+        pytest.raises(SupervisorSilent, match=r"within 0\.2 seconds"),
+    ):
         asyncio.run(ask("plan", Plan, endpoint=stub.endpoint, deadline_s=0.2))
