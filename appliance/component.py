@@ -71,7 +71,9 @@ class Exposure(Declared, frozen=True):
 
 
 class Forward(Declared, frozen=True):
-    """A port on the outside that the gateway hands on unchanged (nftables DNAT) to this instance's port of that name."""
+    """A port on the outside that the gateway hands on unchanged (nftables DNAT) to this instance's port of that
+    name.
+    """
 
     port: str
     number: int
@@ -118,7 +120,8 @@ class Resources(Declared, frozen=True):
 
 
 class RenderedFile(Declared, frozen=True):
-    """A file for /run/alpha-ren/INSTANCE/`name`; `check` is the daemon's own checker, `{path}` stands for the candidate.
+    """A file for /run/alpha-ren/INSTANCE/`name`; `check` is the daemon's own checker, `{path}` stands for the
+    candidate.
 
     When it changes, the units in `reloads` are reloaded and those in `restarts` restarted (unit names as in UnitSpec).
     """
@@ -150,8 +153,8 @@ class WireGuardSpec(Declared, frozen=True):
 class Instance(Declared, frozen=True):
     """One instance of a component: a namespace with its legs, ports, peers, units.
 
-    `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink leg:
-    it is the gateway of the others.
+    `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink
+    leg: it is the gateway of the others.
     """
 
     name: str
@@ -237,7 +240,9 @@ Declare = Callable[[Config], ComponentSpec]
 
 
 def inner_network(config: Config, network: NetworkName) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
-    """Return the IPv4 /20 and the IPv6 /64 of an inner network: the DMZ is the first of each, the cluster the second."""
+    """Return the IPv4 /20 and the IPv6 /64 of an inner network: the DMZ is the first of each, the cluster the
+    second.
+    """
     index = {"dmz": 0, "cluster": 1}[network]
     four = list(ipaddress.IPv4Network(config.network.inner4).subnets(new_prefix=20))[index]
     base = ipaddress.IPv6Network(config.network.inner6)

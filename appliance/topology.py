@@ -1,8 +1,8 @@
 """The nouns of one machine: what should exist on it, with nothing said about how it comes to be.
 
-`supervisor` computes these from configuration and hardware facts; `host` compares them with the kernel and makes them true.
-What was found is said in the same nouns. Interface addresses are strings in CIDR form (`10.156.16.2/20`), ports are
-numbers, protocols are `tcp` or `udp`.
+`supervisor` computes these from configuration and hardware facts; `host` compares them with the kernel and makes them
+true. What was found is said in the same nouns. Interface addresses are strings in CIDR form (`10.156.16.2/20`), ports
+are numbers, protocols are `tcp` or `udp`.
 """
 
 from typing import Literal
@@ -125,10 +125,11 @@ class Route(Noun, frozen=True, kw_only=True):
 
 
 class FlowRule(Noun, frozen=True, kw_only=True):
-    """One allowed flow of the one table: who may open a connection to whom, on what, and which component asked for it, why.
+    """One allowed flow of the one table: who may open a connection to whom, on what, and which component asked for
+    it, why.
 
-    `source` and `target` are instance names or ANYWHERE; `to` narrows an ANYWHERE target to a CIDR, `via` is the network
-    leg on which an ANYWHERE source or target is met.
+    `source` and `target` are instance names or ANYWHERE; `to` narrows an ANYWHERE target to a CIDR, `via` is the
+    network leg on which an ANYWHERE source or target is met.
     """
 
     source: str
@@ -171,7 +172,9 @@ class Directory(Noun, frozen=True, kw_only=True):
 
 
 class File(Noun, frozen=True, kw_only=True):
-    """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the candidate."""
+    """A file below /run/alpha-ren with its whole content; `check` is the daemon's own checker, `{path}` the
+    candidate.
+    """
 
     path: str
     content: str
@@ -199,7 +202,9 @@ class Unit(Named, frozen=True, kw_only=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running unit was started with: SHA-256 digests of its text and of the files in `restart_on` and `reload_on`."""
+    """What a running unit was started with: SHA-256 digests of its text and of the files in `restart_on` and
+    `reload_on`.
+    """
 
     text: str
     restart: str

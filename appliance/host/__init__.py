@@ -1,1 +1,3 @@
-"""The only modules that touch the kernel and its daemons: they make the nouns of `topology` true, and say what they find."""
+"""The only modules that touch the kernel and its daemons: they make the nouns of `topology` true, and say what
+they find.
+"""

@@ -28,7 +28,11 @@ class Box:
     """
 
     def __init__(
-        self, happened: Callable[[str], None], unit_mark: str = "", pinned: Path = PINNED, host: Path = Path("/proc/self/ns/net")
+        self,
+        happened: Callable[[str], None],
+        unit_mark: str = "",
+        pinned: Path = PINNED,
+        host: Path = Path("/proc/self/ns/net"),
     ) -> None:
         self.namespaces = Namespaces(pinned, host)
         self._sockets = Sockets(self.namespaces)
@@ -81,7 +85,8 @@ class Box:
         names = await self.namespaces.call(self._observer.spare)
         told = await asyncio.to_thread(lambda: [details(name) for name, _ in names])
         return tuple(
-            Card(name=name, mac=mac, driver=driver, path=path) for (name, mac), (driver, path) in zip(names, told, strict=True)
+            Card(name=name, mac=mac, driver=driver, path=path)
+            for (name, mac), (driver, path) in zip(names, told, strict=True)
         )
 
     async def addresses(self, namespace: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What happens in the kernel, as it happens: one sentence for each change of links, addresses, routes and rules.
 
-Only that something changed is used, never what: whoever is woken looks anew, so a lost event costs time and nothing else.
+Only that something changed is used, never what: whoever is woken looks anew, so a lost event costs time and nothing
+else.
 """
 
 import asyncio
@@ -23,7 +24,14 @@ ROUTE_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 NFTABLES_GROUPS = 1 << 6
 HEADER = struct.Struct("=IHHII")
 BUFFER = 1 << 16
-SUBJECTS = {16: "a link changed", 17: "a link went", 20: "an address came", 21: "an address went", 24: "a route came", 25: "a route went"}
+SUBJECTS = {
+    16: "a link changed",
+    17: "a link went",
+    20: "an address came",
+    21: "an address went",
+    24: "a route came",
+    25: "a route went",
+}
 
 
 class KernelEvents:
@@ -35,7 +43,9 @@ class KernelEvents:
         self._sockets: dict[str, tuple[int | None, tuple[socket.socket, ...]]] = {}
 
     async def follow(self, names: Iterable[str]) -> None:
-        """Listen in these namespaces and the host's, and no longer in others (a socket would keep a namespace alive)."""
+        """Listen in these namespaces and the host's, and no longer in others (a socket would keep a namespace
+        alive).
+        """
         wanted = {HOST, *names}
         inodes = await self._namespaces.call(lambda: {name: self._namespaces.inode(name) for name in wanted})
         for name, (inode, _) in list(self._sockets.items()):
@@ -57,7 +67,9 @@ class KernelEvents:
         opened = []
         with self._namespaces.inside(name):
             for family, groups in ((NETLINK_ROUTE, ROUTE_GROUPS), (NETLINK_NETFILTER, NFTABLES_GROUPS)):
-                listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, family)
+                listener = socket.socket(
+                    socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, family
+                )
                 listener.bind((0, groups))
                 opened.append(listener)
         return tuple(opened)

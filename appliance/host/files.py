@@ -44,7 +44,9 @@ async def write(file: File) -> None:
 
 
 def directories(wanted: Iterable[Directory]) -> Iterator[Directory]:
-    """Return the wanted directories that are there; what is not below our own in /run is somebody else's to give a mode."""
+    """Return the wanted directories that are there; what is not below our own in /run is somebody else's to give a
+    mode.
+    """
     for directory in wanted:
         path = Path(directory.path)
         if path.is_dir():

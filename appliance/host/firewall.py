@@ -1,7 +1,7 @@
 """nftables through libnftables(3): the code behind nft(8), without a process for every namespace.
 
-A ruleset is replaced in one transaction. What is in force is compared in the kernel's own words: the wanted text is loaded
-into a scratch namespace (which is also its check) and read back.
+A ruleset is replaced in one transaction. What is in force is compared in the kernel's own words: the wanted text is
+loaded into a scratch namespace (which is also its check) and read back.
 """
 
 import ctypes
@@ -33,7 +33,9 @@ class Firewall:
         self._canonical: OrderedDict[str, str] = OrderedDict()
 
     def observed(self, wanted: Ruleset) -> Ruleset:
-        """Return the ruleset in force in a namespace: `wanted` itself where they say the same, else the kernel's listing."""
+        """Return the ruleset in force in a namespace: `wanted` itself where they say the same, else the kernel's
+        listing.
+        """
         with self._namespaces.inside(wanted.namespace):
             in_force = self._run("list ruleset")
         return wanted if in_force == self.canonical(wanted.text) else Ruleset(namespace=wanted.namespace, text=in_force)
@@ -75,7 +77,9 @@ def _library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL("libnftables.so.1")
     except OSError as error:
-        raise BadRuleset(f"libnftables cannot be used: {error}.", hint="Install Debian's package libnftables1.") from error
+        raise BadRuleset(
+            f"libnftables cannot be used: {error}.", hint="Install Debian's package libnftables1."
+        ) from error
     library.nft_ctx_new.restype = ctypes.c_void_p
     library.nft_ctx_new.argtypes = [ctypes.c_uint32]
     for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):

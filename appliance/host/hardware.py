@@ -9,7 +9,9 @@ import pyudev
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A network card in the host namespace: `path` is udev's ID_PATH (where it is plugged in), empty for a virtual one."""
+    """A network card in the host namespace: `path` is udev's ID_PATH (where it is plugged in), empty for a virtual
+    one.
+    """
 
     name: str
     driver: str
@@ -18,7 +20,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def details(name: str) -> tuple[str, str]:
-    """Return driver and path of a card in the host namespace, empty where the system does not tell (in a container). Blocks."""
+    """Return driver and path of a card in the host namespace, empty where the system does not tell (in a container).
+
+    Blocks.
+    """
     try:
         device = pyudev.Devices.from_name(pyudev.Context(), "net", name)
     except (pyudev.DeviceNotFoundError, OSError):

@@ -104,7 +104,9 @@ class Netlink:
         socket = self._sockets.of(HOST)
         if bridge.name not in links(socket):
             # No snooping: without a querier on the segment it would lose neighbour solicitations.
-            socket.link("add", ifname=bridge.name, kind="bridge", br_mcast_snooping=0, br_stp_state=0, br_forward_delay=0)
+            socket.link(
+                "add", ifname=bridge.name, kind="bridge", br_mcast_snooping=0, br_stp_state=0, br_forward_delay=0
+            )
         socket.link("set", index=links(socket)[bridge.name].index, ifalias=OURS, state="up")
 
     def _veth(self, veth: Veth) -> None:
@@ -118,7 +120,8 @@ class Netlink:
                 peer = {"ifname": veth.name, "net_ns_fd": descriptor, "address": veth.mac}
                 host.link("add", ifname=veth.host_name, kind="veth", peer=peer)
             outer, inner = links(host)[veth.host_name], links(inside)[veth.name]
-        assert outer is not None and inner is not None
+        if outer is None or inner is None:
+            raise RuntimeError(f"{veth.key} has one end only")
         if inner.mac != veth.mac:
             inside.link("set", index=inner.index, address=veth.mac)
         bridge = links(host).get(veth.bridge)

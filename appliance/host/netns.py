@@ -1,7 +1,7 @@
 """Network namespaces pinned in a directory, and the one thread in which all that is blocking about networks happens.
 
-A thread may enter a namespace by itself (setns(2)), so one helper thread serves them all and the event loop never waits for
-the kernel. Everything here but `call` runs in that thread.
+A thread may enter a namespace by itself (setns(2)), so one helper thread serves them all and the event loop never
+waits for the kernel. Everything here but `call` runs in that thread.
 """
 
 import asyncio
@@ -66,7 +66,9 @@ class Namespaces:
         return tuple(name for name in entries if self.inode(name) is not None)
 
     def inode(self, name: str) -> int | None:
-        """Return what tells this namespace from an earlier one of the same name (on nsfs), or None where there is none."""
+        """Return what tells this namespace from an earlier one of the same name (on nsfs), or None where there is
+        none.
+        """
         try:
             found = os.stat(self._host if name == HOST else self.path(name))
             mountpoint = os.stat(self._directory) if name != HOST else None

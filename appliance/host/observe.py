@@ -61,7 +61,9 @@ class Observer:
         )
 
     def spare(self) -> tuple[tuple[str, str], ...]:
-        """Return (name, MAC address) of the links on the host that are cards: neither made by us nor part of something else."""
+        """Return (name, MAC address) of the links on the host that are cards: neither made by us nor part of
+        something else.
+        """
         return tuple(
             (link.name, link.mac)
             for link in sorted(links(self._sockets.of(HOST)).values(), key=lambda link: link.name)
@@ -133,8 +135,13 @@ def _veths(name: str, seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
         hint = hints.get(f"{name}/{link.name}")
         master = by_index.get(outer.master)
         yield Veth(
-            namespace=name, name=link.name, up=link.up and outer.up, host_name=outer.name, mac=link.mac,
-            bridge="" if master is None else master.name, isolated=outer.isolated,
+            namespace=name,
+            name=link.name,
+            up=link.up and outer.up,
+            host_name=outer.name,
+            mac=link.mac,
+            bridge="" if master is None else master.name,
+            isolated=outer.isolated,
             addresses=_in_order(seen[name].addresses.get(link.index, set()), hint.addresses if hint else ()),
         )
 
@@ -147,7 +154,9 @@ def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:
             hint = hints.get(f"{name}/{link.name}")
             have = seen.addresses.get(link.index, set())
             ours = _in_order(have, hint.addresses) if hint and hint.addresses else ()
-            yield Nic(namespace=name, name=link.name, up=link.up, match=link.alias.removeprefix(f"{OURS}:"), addresses=ours)
+            yield Nic(
+                namespace=name, name=link.name, up=link.up, match=link.alias.removeprefix(f"{OURS}:"), addresses=ours
+            )
 
 
 def _in_order(found: set[str], wanted: tuple[str, ...]) -> tuple[str, ...]:

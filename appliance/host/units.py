@@ -42,8 +42,12 @@ class Units:
     """The units of ours. `changed` is called with a sentence whenever one of them changes its state."""
 
     def __init__(
-        self, namespaces: Namespaces, mark: str, changed: Callable[[str], None],
-        directory: Path = Path("/run/systemd/system"), loaded: Path = Path("/run/alpha-ren/.loaded"),
+        self,
+        namespaces: Namespaces,
+        mark: str,
+        changed: Callable[[str], None],
+        directory: Path = Path("/run/systemd/system"),
+        loaded: Path = Path("/run/alpha-ren/.loaded"),
     ) -> None:
         self._namespaces = namespaces
         self._mark = mark
@@ -66,8 +70,14 @@ class Units:
             f"type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',path_namespace='{OBJECT}/unit',arg0='{SYSTEMD}.Unit'",
         )
         for rule in rules:
-            await self._call("AddMatch", "s", [rule], destination="org.freedesktop.DBus", interface="org.freedesktop.DBus",
-                             path="/org/freedesktop/DBus")
+            await self._call(
+                "AddMatch",
+                "s",
+                [rule],
+                destination="org.freedesktop.DBus",
+                interface="org.freedesktop.DBus",
+                path="/org/freedesktop/DBus",
+            )
         await self._call("Subscribe")
         return self
 
@@ -119,7 +129,10 @@ class Units:
         self._remember(unit.name, loaded)
 
     async def reload(self, unit: Unit, loaded: Loaded, deadline_s: float = JOB_DEADLINE_S) -> None:
-        """Reload it and wait until it has; a unit that cannot reload is restarted. Raise UnitFailed or DeadlinePassed."""
+        """Reload it and wait until it has; a unit that cannot reload is restarted.
+
+        Raise UnitFailed or DeadlinePassed.
+        """
         await self._job("ReloadOrRestartUnit", unit.name, deadline_s)
         self._remember(unit.name, loaded)
 
@@ -131,7 +144,8 @@ class Units:
         await self.reload_manager()
 
     async def timestamps(self) -> dict[str, float]:
-        """Return systemd's boot time stamps in seconds of the monotonic clock, 0 where a phase did not happen (bootup(7)).
+        """Return systemd's boot time stamps in seconds of the monotonic clock, 0 where a phase did not happen
+        (bootup(7)).
 
         `FirmwareTimestampMonotonic` and `LoaderTimestampMonotonic` count backwards from the kernel's start.
         """
@@ -154,14 +168,20 @@ class Units:
             return UnitFact(name=name, text=text, state=state, loaded=loaded)
         service = f"{SYSTEMD}.Service"
         main, restarts, memory, since = await asyncio.gather(
-            self._get(path, service, "MainPID"), self._get(path, service, "NRestarts"),
-            self._get(path, service, "MemoryCurrent"), self._get(path, f"{SYSTEMD}.Unit", "ActiveEnterTimestamp"),
+            self._get(path, service, "MainPID"),
+            self._get(path, service, "NRestarts"),
+            self._get(path, service, "MemoryCurrent"),
+            self._get(path, f"{SYSTEMD}.Unit", "ActiveEnterTimestamp"),
         )
         used = int(memory or 0)
         return UnitFact(
-            name=name, text=text, state=state, loaded=loaded,
+            name=name,
+            text=text,
+            state=state,
+            loaded=loaded,
             orphan=state == "active" and self._is_orphan(text, int(main or 0)),
-            restarts=int(restarts or 0), since=int(since or 0) / 1e6,
+            restarts=int(restarts or 0),
+            since=int(since or 0) / 1e6,
             # The highest number is systemd's word for "not counted".
             memory_mb=0.0 if used == 2**64 - 1 else round(used / 2**20, 1),
         )
@@ -228,8 +248,16 @@ class Units:
         return reply[0].value if reply else None
 
     async def _call(
-        self, member: str, signature: str = "", body: Iterable[Any] = (), *, destination: str = SYSTEMD, path: str = OBJECT,
-        interface: str = MANAGER, deadline_s: float = CALL_DEADLINE_S, may_fail: bool = False,
+        self,
+        member: str,
+        signature: str = "",
+        body: Iterable[Any] = (),
+        *,
+        destination: str = SYSTEMD,
+        path: str = OBJECT,
+        interface: str = MANAGER,
+        deadline_s: float = CALL_DEADLINE_S,
+        may_fail: bool = False,
     ) -> list[Any]:
         message = Message(
             destination=destination, path=path, interface=interface, member=member, signature=signature, body=list(body)

@@ -1,4 +1,6 @@
-"""Directories that are watched for files that come, go or change (inotify(7)); changes inside of a file are told at its close."""
+"""Directories that are watched for files that come, go or change (inotify(7)); changes inside of a file are told
+at its close.
+"""
 
 import asyncio
 import ctypes

@@ -1,4 +1,7 @@
-"""A WireGuard interface's key, port and peers (generic netlink). Runs in the helper thread, inside the interface's namespace."""
+"""A WireGuard interface's key, port and peers (generic netlink).
+
+Runs in the helper thread, inside the interface's namespace.
+"""
 
 import base64
 from pathlib import Path
@@ -14,7 +17,9 @@ def configure(wanted: WireGuard) -> None:
     """Give the interface the key in its file, its port and exactly its peers; sessions of peers that stay are kept."""
     with Netlink() as netlink:
         netlink.set(wanted.name, private_key=_private(wanted), listen_port=wanted.listen_port)
-        for key in {peer.public_key for peer in _peers(netlink, wanted.name)} - {peer.public_key for peer in wanted.peers}:
+        for key in {peer.public_key for peer in _peers(netlink, wanted.name)} - {
+            peer.public_key for peer in wanted.peers
+        }:
             netlink.set(wanted.name, peer={"public_key": key, "remove": True})
         for peer in wanted.peers:
             allowed = {"public_key": peer.public_key, "allowed_ips": list(peer.allowed), "replace_allowed_ips": True}
@@ -22,14 +27,20 @@ def configure(wanted: WireGuard) -> None:
 
 
 def observe(wanted: WireGuard) -> WireGuard:
-    """Return the interface as it is, but for its addresses; `key_file` is empty where it has another key than that file's."""
+    """Return the interface as it is, but for its addresses; `key_file` is empty where it has another key than that
+    file's.
+    """
     with Netlink() as netlink:
         message = _info(netlink, wanted.name)
         public = message.get_attr("WGDEVICE_A_PUBLIC_KEY") or b""
         same = public.decode() == public_of(_private(wanted))
         return WireGuard(
-            namespace=wanted.namespace, name=wanted.name, listen_port=int(message.get_attr("WGDEVICE_A_LISTEN_PORT") or 0),
-            key_file=wanted.key_file if same else "", addresses=wanted.addresses, peers=_in_order(_peers(netlink, wanted.name), wanted),
+            namespace=wanted.namespace,
+            name=wanted.name,
+            listen_port=int(message.get_attr("WGDEVICE_A_LISTEN_PORT") or 0),
+            key_file=wanted.key_file if same else "",
+            addresses=wanted.addresses,
+            peers=_in_order(_peers(netlink, wanted.name), wanted),
         )
 
 

@@ -15,7 +15,8 @@ CONTAINER = Path("/run/systemd/container")
 def phases(timestamps: Mapping[str, float], started: float, *, container: bool) -> tuple[BootPhase, ...]:
     """Return the phases until the supervisor started, from systemd's time stamps in seconds of the monotonic clock.
 
-    Firmware and loader are counted backwards from the kernel's start, the rest forwards; a phase that did not happen has 0.
+    Firmware and loader are counted backwards from the kernel's start, the rest forwards; a phase that did not happen
+    has 0.
     """
     firmware, loader = timestamps["firmware"], timestamps["loader"]
     initrd, userspace = timestamps["initrd"], timestamps["userspace"]

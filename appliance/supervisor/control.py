@@ -21,12 +21,16 @@ MOST_AT_ONCE = 16
 
 
 class Control:
-    """Serves `calls` at a Unix socket that only root may use; each request is a task of its own."""
+    """Serves `calls` at a Unix socket that only root may use; each request is a task of its own.
+
+    `bound` is set once it can be asked.
+    """
 
     def __init__(self, calls: Mapping[str, Call], path: Path = Path(CONTROL_SOCKET)) -> None:
         self._calls = calls
         self._path = path
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
+        self.bound = asyncio.Event()
 
     async def serve(self) -> None:
         """Answer until cancelled."""
@@ -36,6 +40,7 @@ class Control:
             socket.setsockopt(zmq.LINGER, 0)
             socket.bind(f"ipc://{self._path}")
             self._path.chmod(0o600)
+            self.bound.set()
             async with asyncio.TaskGroup() as group:
                 while True:
                     frames = await socket.recv_multipart()

@@ -4,7 +4,16 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from appliance.component import BadDeclaration, ComponentSpec, Instance, Placed, RenderedFile, Site, UnitSpec, inner_network
+from appliance.component import (
+    BadDeclaration,
+    ComponentSpec,
+    Instance,
+    Placed,
+    RenderedFile,
+    Site,
+    UnitSpec,
+    inner_network,
+)
 from appliance.config import Config
 from appliance.contracts.access import Access, Rights
 from appliance.contracts.service import Leg, ServiceContext
@@ -12,7 +21,20 @@ from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
 from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
-from appliance.topology import HOST, Bridge, Directory, File, Machine, Namespace, Nic, Route, Unit, Veth, WireGuard, WireGuardPeer
+from appliance.topology import (
+    HOST,
+    Bridge,
+    Directory,
+    File,
+    Machine,
+    Namespace,
+    Nic,
+    Route,
+    Unit,
+    Veth,
+    WireGuard,
+    WireGuardPeer,
+)
 
 SUPERVISOR = "supervisor"
 SUPERVISOR_RIGHTS = Rights(emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",))
@@ -34,7 +56,9 @@ _UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration does not say: the NIC that is the uplink (empty: none), its lease, the keys made on this box."""
+    """What the configuration does not say: the NIC that is the uplink (empty: none), its lease, the keys made on
+    this box.
+    """
 
     uplink_nic: str = ""
     uplink_v4: tuple[str, ...] = ()
@@ -55,8 +79,12 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
     specs = tuple(specs)
     placed = place(config, specs)
     site = Site(
-        config=config, placed=placed, access=_access(placed, facts), resolvers=config.network.uplink.resolvers or facts.resolvers,
-        uplink_v4=facts.uplink_v4, uplink_v6=facts.uplink_v6,
+        config=config,
+        placed=placed,
+        access=_access(placed, facts),
+        resolvers=config.network.uplink.resolvers or facts.resolvers,
+        uplink_v4=facts.uplink_v4,
+        uplink_v6=facts.uplink_v6,
     )
     renders = {spec.name: spec.render for spec in specs}
     flows = flow_table(placed)
@@ -99,7 +127,9 @@ def _access(placed: tuple[Placed, ...], facts: Facts) -> tuple[Access, ...]:
     """Who may do what on the queue. Instances of one component have one origin: they stand for each other."""
     entries = [
         Access(
-            name=each.instance.name, public_key=facts.public_keys[each.instance.name], rights=each.instance.rights,
+            name=each.instance.name,
+            public_key=facts.public_keys[each.instance.name],
+            rights=each.instance.rights,
             origin=each.component,
         )
         for each in placed
@@ -119,8 +149,12 @@ def _veths(config: Config, placed: Placed) -> Iterable[Veth]:
     for network, leg in placed.legs.items():
         four, six = inner_network(config, network)
         yield Veth(
-            namespace=placed.instance.name, name=network, host_name=host_end(network, slot), bridge=network,
-            mac=mac(network, slot), isolated=placed.instance.isolated,
+            namespace=placed.instance.name,
+            name=network,
+            host_name=host_end(network, slot),
+            bridge=network,
+            mac=mac(network, slot),
+            isolated=placed.instance.isolated,
             addresses=(f"{leg.v4}/{four.prefixlen}", f"{leg.v6}/{six.prefixlen}"),
         )
 
@@ -137,7 +171,10 @@ def _wireguards(placed: Placed) -> Iterable[WireGuard]:
     spec = placed.instance.wireguard
     if spec is not None:
         yield WireGuard(
-            namespace=placed.instance.name, name=spec.name, listen_port=spec.listen_port, addresses=spec.addresses,
+            namespace=placed.instance.name,
+            name=spec.name,
+            listen_port=spec.listen_port,
+            addresses=spec.addresses,
             key_file=wireguard_key_path(placed.instance.name),
             peers=tuple(WireGuardPeer(public_key=peer.public_key, allowed=peer.allowed) for peer in spec.peers),
         )
@@ -181,11 +218,15 @@ def _service_document(site: Site, placed: Placed, facts: Facts) -> str:
     queue = broker(site.placed)
     settings = placed.instance.settings
     context = ServiceContext(
-        instance=placed.instance.name, component=placed.component, machine=site.config.machine.name,
-        lan=site.config.machine.lan, cluster=site.config.machine.cluster,
+        instance=placed.instance.name,
+        component=placed.component,
+        machine=site.config.machine.name,
+        lan=site.config.machine.lan,
+        cluster=site.config.machine.cluster,
         queue_endpoint=f"tcp://{queue.leg.v4}:{queue.instance.port(QUEUE_PORT).number}",
-        queue_key=facts.public_keys[queue.instance.name], public_key=facts.public_keys[placed.instance.name],
-        legs={network: leg for network, leg in placed.legs.items()},
+        queue_key=facts.public_keys[queue.instance.name],
+        public_key=facts.public_keys[placed.instance.name],
+        legs=dict(placed.legs.items()),
         settings=msgspec.Raw(b"{}" if settings is None else msgspec.json.encode(settings)),
     )
     return msgspec.json.format(msgspec.json.encode(context)).decode() + "\n"
@@ -200,8 +241,10 @@ def _resolv_conf(placed: Iterable[Placed]) -> str:
 def _units(placed: Placed, rendered: tuple[RenderedFile, ...]) -> Iterable[Unit]:
     instance = placed.instance
     yield Unit(
-        name=slice_name(instance.name), text=slice_text(placed.component, instance.name, instance.resources),
-        component=placed.component, instance=instance.name,
+        name=slice_name(instance.name),
+        text=slice_text(placed.component, instance.name, instance.resources),
+        component=placed.component,
+        instance=instance.name,
     )
     for unit in instance.units:
         yield _service(placed, unit, rendered)
@@ -212,8 +255,11 @@ def _service(placed: Placed, unit: UnitSpec, rendered: tuple[RenderedFile, ...])
     directory = run_directory(instance.name)
     restarts = [f"{directory}/{file.name}" for file in rendered if unit.name in file.restarts]
     return Unit(
-        name=unit_name(instance.name, unit.name), text=service_text(placed.component, instance, unit),
-        component=placed.component, instance=instance.name, namespace=instance.name,
+        name=unit_name(instance.name, unit.name),
+        text=service_text(placed.component, instance, unit),
+        component=placed.component,
+        instance=instance.name,
+        namespace=instance.name,
         reload_on=tuple(f"{directory}/{file.name}" for file in rendered if unit.name in file.reloads),
         restart_on=(f"{directory}/service.json", f"{directory}/resolv.conf", *restarts),
     )

@@ -15,7 +15,9 @@ QUEUE_PORT = "queue"
 
 
 def flow_table(placed: tuple[Placed, ...]) -> tuple[FlowRule, ...]:
-    """Return every allowed flow, each once (the first reason counts); raise BadDeclaration for a peer that does not exist."""
+    """Return every allowed flow, each once (the first reason counts); raise BadDeclaration for a peer that does
+    not exist.
+    """
     table: dict[str, FlowRule] = {}
     for rule in _all(placed):
         table.setdefault(rule.key, rule)
@@ -66,16 +68,26 @@ def _between(source: Placed, target: Placed, port: Port, component: str, reason:
         return ()
     return (
         FlowRule(
-            source=source.instance.name, target=target.instance.name, protocol=port.protocol, port=port.number,
-            component=component, reason=reason, via=path(source, target),
+            source=source.instance.name,
+            target=target.instance.name,
+            protocol=port.protocol,
+            port=port.number,
+            component=component,
+            reason=reason,
+            via=path(source, target),
         ),
     )
 
 
 def _egress(source: Placed, egress: Egress) -> FlowRule:
     return FlowRule(
-        source=source.instance.name, target=ANYWHERE, protocol=egress.protocol, port=egress.port,
-        component=source.component, reason=egress.reason, to="" if egress.to == ANYWHERE else egress.to,
+        source=source.instance.name,
+        target=ANYWHERE,
+        protocol=egress.protocol,
+        port=egress.port,
+        component=source.component,
+        reason=egress.reason,
+        to="" if egress.to == ANYWHERE else egress.to,
         via="uplink" if source.instance.is_gateway else home(source),
     )
 
@@ -93,6 +105,11 @@ def _from_outside(target: Placed) -> Iterator[FlowRule]:
 
 def _inwards(target: Placed, port: Port, reason: str) -> FlowRule:
     return FlowRule(
-        source=ANYWHERE, target=target.instance.name, protocol=port.protocol, port=port.number,
-        component=target.component, reason=reason, via="uplink" if target.instance.is_gateway else home(target),
+        source=ANYWHERE,
+        target=target.instance.name,
+        protocol=port.protocol,
+        port=port.number,
+        component=target.component,
+        reason=reason,
+        via="uplink" if target.instance.is_gateway else home(target),
     )

@@ -1,4 +1,7 @@
-"""The supervisor on the queue: says how the machine is, hears how healthy it is, answers calls. It mends itself for ever."""
+"""The supervisor on the queue: says how the machine is, hears how healthy it is, answers calls.
+
+It mends itself for ever.
+"""
 
 import asyncio
 import logging
@@ -22,7 +25,10 @@ class Hotline:
     """`status` says how the machine is, `attempt` judges a pairing code, `heard` gets every word about its health."""
 
     def __init__(
-        self, status: Callable[[], MachineStatus], attempt: Callable[[PairingAttempt], None], heard: Callable[[Health], None]
+        self,
+        status: Callable[[], MachineStatus],
+        attempt: Callable[[PairingAttempt], None],
+        heard: Callable[[Health], None],
     ) -> None:
         self._status = status
         self._attempt = attempt

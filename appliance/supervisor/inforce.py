@@ -11,7 +11,9 @@ from appliance.errors import Problem
 
 
 class InForce(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration, where it came from (`file`, `last-good`, `default`), and why it is not the file's where it is not."""
+    """A configuration, where it came from (`file`, `last-good`, `default`), and why it is not the file's where it
+    is not.
+    """
 
     config: Config
     source: str

@@ -1,4 +1,6 @@
-"""Forms the intention: reads the facts that the configuration does not say, and has the pure part compute what should be."""
+"""Forms the intention: reads the facts that the configuration does not say, and has the pure part compute what
+should be.
+"""
 
 import asyncio
 from pathlib import Path
@@ -36,7 +38,10 @@ class Intent:
         self.keys = await asyncio.to_thread(self._make_keys, declared)
         four, six = uplink.by_family(self.uplink)
         facts = Facts(
-            uplink_nic=choice.name, uplink_v4=four, uplink_v6=six, resolvers=told.resolvers,
+            uplink_nic=choice.name,
+            uplink_v4=four,
+            uplink_v6=six,
+            resolvers=told.resolvers,
             public_keys={name: pair.public for name, pair in self.keys.items()},
         )
         return await asyncio.to_thread(desired, config, declared, facts)

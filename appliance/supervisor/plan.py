@@ -72,7 +72,9 @@ def _network(desired: Machine, actual: Machine) -> Iterator[Step]:
         wanted = _of_kind(desired, kind)
         for key, noun in _of_kind(actual, kind).items():
             if key not in wanted:
-                yield Step(action="remove", kind=kind, noun=noun, phase=1 + _REMOVE.index(kind), why="nobody declares it")
+                yield Step(
+                    action="remove", kind=kind, noun=noun, phase=1 + _REMOVE.index(kind), why="nobody declares it"
+                )
 
 
 def _of_kind(machine: Machine, kind: str) -> dict[str, Noun]:

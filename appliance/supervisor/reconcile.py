@@ -47,7 +47,9 @@ class Reconciler:
         return tuple(step for step in steps if (step.kind, step.name) not in self._lacks), observed
 
     async def round(self, wanted: Machine, cause: str) -> Round:
-        """Take the steps. Network and files go one after the other, units all at once: they wait for each other themselves."""
+        """Take the steps. Network and files go one after the other, units all at once: they wait for each other
+        themselves.
+        """
         steps, observed = await self.look(wanted)
         if steps:
             log.info("%d steps to take, because of: %s", len(steps), cause)
@@ -57,10 +59,14 @@ class Reconciler:
             for step in steps:
                 if step.kind != "unit" or step.action == "remove":
                     await self._try(step, problems, failed)
-            await self._units([step for step in steps if step.kind == "unit" and step.action != "remove"], problems, failed)
+            await self._units(
+                [step for step in steps if step.kind == "unit" and step.action != "remove"], problems, failed
+            )
         finally:
             self.step = ""
-        await self._box.follow([each.name for each in wanted.namespaces], [PINNED_AT, *(each.path for each in wanted.directories)])
+        await self._box.follow(
+            [each.name for each in wanted.namespaces], [PINNED_AT, *(each.path for each in wanted.directories)]
+        )
         return Round(steps=steps, problems=tuple(problems), observed=observed)
 
     async def _units(self, steps: list[Step], problems: list[Problem], failed: set[str]) -> None:
@@ -90,7 +96,9 @@ class Reconciler:
                 failed.add(step.noun.path)
         except OSError as error:
             log.error("%s failed: %s", step, error)
-            problems.append(Problem(code="step-failed", message=f"The step `{step}` failed: {error}.", hint="It is tried again."))
+            problems.append(
+                Problem(code="step-failed", message=f"The step `{step}` failed: {error}.", hint="It is tried again.")
+            )
 
     async def _take(self, step: Step, failed: set[str]) -> None:
         noun = step.noun
@@ -109,7 +117,7 @@ class Reconciler:
             raise RuntimeError(f"{step} does not say what the unit runs with")
         if hurt := _hurt(unit, failed):
             # It keeps running with the old file, or starts with it; the digests make sure that it hears of the new one.
-            if step.action != "start" or not all(Path(path).exists() for path in hurt):
+            if step.action != "start" or not await asyncio.to_thread(_all_there, hurt):
                 return
             loaded = Loaded(text=loaded.text, restart="", reload="")
         match step.action:
@@ -121,6 +129,10 @@ class Reconciler:
                 await self._box.units.reload(unit, loaded)
             case other:
                 raise RuntimeError(f"a unit cannot {other}")
+
+
+def _all_there(paths: Iterable[str]) -> bool:
+    return all(Path(path).exists() for path in paths)
 
 
 def _hurt(unit: Unit, failed: Iterable[str]) -> list[str]:

@@ -1,7 +1,8 @@
 """The nftables ruleset of each namespace, written from the table of flows (nft(8)).
 
-Default is to drop, in every direction. What every network needs comes first (answers, loopback, neighbour discovery); the
-gateway also gets its uplink's DHCP, forwarding, and translation. Addresses that may do the same thing share one set.
+Default is to drop, in every direction. What every network needs comes first (answers, loopback, neighbour discovery);
+the gateway also gets its uplink's DHCP, forwarding, and translation. Addresses that may do the same thing share one
+set.
 """
 
 import ipaddress
@@ -46,7 +47,9 @@ _UPLINK_OUTPUT = (
 
 
 class Where(msgspec.Struct, frozen=True):
-    """All of a rule but the addresses that may be many: its chain, interfaces, the one target of a forward, what is spoken."""
+    """All of a rule but the addresses that may be many: its chain, interfaces, the one target of a forward, what
+    is spoken.
+    """
 
     chain: str
     interfaces: str
@@ -67,7 +70,9 @@ def rulesets(config: Config, placed: tuple[Placed, ...], flows: Iterable[FlowRul
     """Return the ruleset of every instance's namespace and of the host."""
     by_name = {each.instance.name: each for each in placed}
     flows = tuple(flows)
-    texts = [Ruleset(namespace=HOST, text=_table({"input": ('iifname "lo" accept',), "output": ('oifname "lo" accept',)}))]
+    texts = [
+        Ruleset(namespace=HOST, text=_table({"input": ('iifname "lo" accept',), "output": ('oifname "lo" accept',)}))
+    ]
     for each in placed:
         name = each.instance.name
         mine = [flow for flow in flows if each.instance.is_gateway or name in (flow.source, flow.target)]
@@ -181,8 +186,10 @@ def _written(rules: Iterable[tuple[Where, Who]], chain: str) -> tuple[str, ...]:
             ("ip6", {who.v6 for who in everyone}, where.target6),
         ):
             narrowed = f"{family} daddr {target} " if target else ""
-            for some in _sets(addresses - {""}):
-                lines.append(f"{where.interfaces} {family} {where.side} {some} {narrowed}{where.spoken} accept")
+            lines += [
+                f"{where.interfaces} {family} {where.side} {some} {narrowed}{where.spoken} accept"
+                for some in _sets(addresses - {""})
+            ]
     return tuple(lines)
 
 

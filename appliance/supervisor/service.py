@@ -64,11 +64,15 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        Path(RUN).mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(Path(RUN).mkdir, parents=True, exist_ok=True)
         control = Control(
             {
-                "status": self._call_status, "plan": self._call_plan, "firewall": self._call_firewall, "apply": self._call_apply,
-                "pairing.open": self._call_pairing_open, "queue.stats": self._call_queue_stats,
+                "status": self._call_status,
+                "plan": self._call_plan,
+                "firewall": self._call_firewall,
+                "apply": self._call_apply,
+                "pairing.open": self._call_pairing_open,
+                "queue.stats": self._call_queue_stats,
             }
         )
         async with self._box, asyncio.TaskGroup() as group:
@@ -131,9 +135,17 @@ class Supervisor:
     def _status(self, pairing: Pairing | None = None) -> MachineStatus:
         rows = status.units(self._desired.machine, self._observed.units) if self._desired else ()
         return status.machine_status(
-            who=self._who, in_force=self._in_force, rows=rows, health=self._health, uplink=self._intent.uplink,
-            outside_url=_outside_url(), boot=self._boot.phases, step=self._reconciler.step, problem=self._problem,
-            notes=(*self._intent.notes, *self._reconciler.notes), pairing=pairing,
+            who=self._who,
+            in_force=self._in_force,
+            rows=rows,
+            health=self._health,
+            uplink=self._intent.uplink,
+            outside_url=_outside_url(),
+            boot=self._boot.phases,
+            step=self._reconciler.step,
+            problem=self._problem,
+            notes=(*self._intent.notes, *self._reconciler.notes),
+            pairing=pairing,
         )
 
     def _heard(self, health: Health) -> None:
@@ -154,7 +166,9 @@ class Supervisor:
         async with self._turn:
             in_force = await asyncio.to_thread(self._config.read)
             steps, _ = await self._reconciler.look((await self._intent.form(in_force.config)).machine)
-        return Plan(steps=tuple(PlanStep(action=step.action, kind=step.kind, name=step.name, why=step.why) for step in steps))
+        return Plan(
+            steps=tuple(PlanStep(action=step.action, kind=step.kind, name=step.name, why=step.why) for step in steps)
+        )
 
     async def _call_firewall(self, _body: bytes) -> Firewall:
         if self._desired is None:
@@ -177,8 +191,11 @@ def _connection(desired: Desired, keys: dict[str, Keys]) -> Connection:
     site = desired.site
     queue = broker(site.placed).instance.name
     return Connection(
-        f"ipc://{run_directory(queue)}/ipc/broker.sock", keys[queue].public, keys[SUPERVISOR],
-        site.config.machine.lan, site.config.machine.cluster,
+        f"ipc://{run_directory(queue)}/ipc/broker.sock",
+        keys[queue].public,
+        keys[SUPERVISOR],
+        site.config.machine.lan,
+        site.config.machine.cluster,
     )
 
 

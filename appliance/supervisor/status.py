@@ -7,7 +7,16 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.contracts.machine import FINGERPRINT, SEED_REFUSED, BootPhase, MachineStatus, Pairing, SeedRefusal, UnitState, UnitStatus
+from appliance.contracts.machine import (
+    FINGERPRINT,
+    SEED_REFUSED,
+    BootPhase,
+    MachineStatus,
+    Pairing,
+    SeedRefusal,
+    UnitState,
+    UnitStatus,
+)
 from appliance.contracts.order import Health
 from appliance.errors import Problem
 from appliance.supervisor.inforce import InForce
@@ -20,7 +29,11 @@ HEALTH_HOLDS_S = 60.0
 """How long a good word about the machine's health counts when no newer one comes."""
 
 STATES: dict[str, UnitState] = {
-    "active": "active", "activating": "activating", "reloading": "reloading", "inactive": "inactive", "failed": "failed",
+    "active": "active",
+    "activating": "activating",
+    "reloading": "reloading",
+    "inactive": "inactive",
+    "failed": "failed",
     "deactivating": "deactivating",
 }
 
@@ -65,8 +78,13 @@ def units(wanted: Machine, found: Iterable[UnitFact]) -> tuple[UnitStatus, ...]:
             fact = facts.get(unit.name) or UnitFact(name=unit.name, text="", state="inactive")
             rows.append(
                 UnitStatus(
-                    name=unit.name, component=unit.component, instance=unit.instance, state=STATES.get(fact.state, "unknown"),
-                    restarts=fact.restarts, since=fact.since, memory_mb=fact.memory_mb,
+                    name=unit.name,
+                    component=unit.component,
+                    instance=unit.instance,
+                    state=STATES.get(fact.state, "unknown"),
+                    restarts=fact.restarts,
+                    since=fact.since,
+                    memory_mb=fact.memory_mb,
                 )
             )
     return tuple(rows)
@@ -80,17 +98,37 @@ def is_ready(rows: Iterable[UnitStatus], health: Health | None, now: float) -> b
 
 
 def machine_status(
-    *, who: Identity, in_force: InForce, rows: tuple[UnitStatus, ...], health: Health | None, uplink: tuple[str, ...],
-    outside_url: str, boot: tuple[BootPhase, ...], step: str, problem: Problem | None, notes: tuple[str, ...],
+    *,
+    who: Identity,
+    in_force: InForce,
+    rows: tuple[UnitStatus, ...],
+    health: Health | None,
+    uplink: tuple[str, ...],
+    outside_url: str,
+    boot: tuple[BootPhase, ...],
+    step: str,
+    problem: Problem | None,
+    notes: tuple[str, ...],
     pairing: Pairing | None = None,
 ) -> MachineStatus:
     """Return the whole, as it is told everywhere."""
     now = time.time()
     return MachineStatus(
-        at=now, name=in_force.config.machine.name, version=who.version, profile=who.profile, units=rows,
-        ready=is_ready(rows, health, now), step=step, last_error=problem or in_force.problem or seed_problem(), uplink=uplink,
-        console_url=outside_url or _console_url(uplink), fingerprint=fingerprint(), boot=boot,
-        config_in_force=in_force.source, notes=notes, pairing=pairing,
+        at=now,
+        name=in_force.config.machine.name,
+        version=who.version,
+        profile=who.profile,
+        units=rows,
+        ready=is_ready(rows, health, now),
+        step=step,
+        last_error=problem or in_force.problem or seed_problem(),
+        uplink=uplink,
+        console_url=outside_url or _console_url(uplink),
+        fingerprint=fingerprint(),
+        boot=boot,
+        config_in_force=in_force.source,
+        notes=notes,
+        pairing=pairing,
     )
 
 

@@ -107,10 +107,12 @@ def _life(unit: UnitSpec) -> list[str]:
 
 
 def _writable(instance: str, paths: tuple[str, ...]) -> list[str]:
-    """A directory in /run is made for the unit's user and goes with the unit; the instance's own and others are there."""
+    """A directory in /run is made for the unit's user and goes with the unit; its own and others are there."""
     own = run_directory(instance)
     return [
-        f"RuntimeDirectory={path.removeprefix('/run/')}" if path.startswith("/run/") and path != own else f"ReadWritePaths={path}"
+        f"RuntimeDirectory={path.removeprefix('/run/')}"
+        if path.startswith("/run/") and path != own
+        else f"ReadWritePaths={path}"
         for path in paths
     ]
 

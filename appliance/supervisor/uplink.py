@@ -36,7 +36,9 @@ def choose(cards: Iterable[Card], moved: Iterable[tuple[str, str]], gateway: str
 
 
 def lease(directory: Path) -> Lease:
-    """Return what the uplink's clients were told, noted in the gateway's directory; an empty one where it cannot be read."""
+    """Return what the uplink's clients were told, noted in the gateway's directory; an empty one where it cannot
+    be read.
+    """
     try:
         return read_lease(directory / LEASE_FILE)
     except InvalidInput as error:

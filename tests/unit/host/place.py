@@ -1,5 +1,8 @@
-"""A throwaway machine inside this one: a network namespace of its own, and the namespaces pinned in a folder of its own."""
+"""A throwaway machine inside this one: a network namespace of its own, and the namespaces pinned in a folder of
+its own.
+"""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +14,21 @@ from appliance.host.netns import Namespaces
 class Heard(list[str]):
     """What the box said has happened."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._more = asyncio.Event()
+
     def __call__(self, cause: str) -> None:
         """Note it."""
         self.append(cause)
+        self._more.set()
+
+    async def wait_for(self, cause: str, deadline_s: float = 10.0) -> None:
+        """Return once it was heard; raise TimeoutError at the deadline."""
+        async with asyncio.timeout(deadline_s):
+            while cause not in self:
+                self._more.clear()
+                await self._more.wait()
 
 
 @asynccontextmanager

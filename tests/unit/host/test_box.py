@@ -38,8 +38,12 @@ async def ip(box: Box, namespace: str, *words: str) -> str:
     """What `ip` (or `nft`) says inside a namespace."""
     with box.namespaces.open(namespace) as descriptor:
         process = await asyncio.create_subprocess_exec(
-            "nsenter", f"--net=/proc/self/fd/{descriptor}", *words, pass_fds=(descriptor,),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            "nsenter",
+            f"--net=/proc/self/fd/{descriptor}",
+            *words,
+            pass_fds=(descriptor,),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
@@ -80,7 +84,11 @@ DAMAGE: list[tuple[str, tuple[str, ...], str]] = [
     (HOST, ("ip", "link", "del", "cluster"), "make bridge cluster"),
     ("srv-1", ("ip", "route", "del", "default"), "make route srv-1/default"),
     ("srv-1", ("nft", "flush", "ruleset"), "change ruleset srv-1 (text)"),
-    ("srv-1", ("nft", "add", "rule", "inet", "alpha-ren", "input", "tcp", "dport", "22", "accept"), "change ruleset srv-1 (text)"),
+    (
+        "srv-1",
+        ("nft", "add", "rule", "inet", "alpha-ren", "input", "tcp", "dport", "22", "accept"),
+        "change ruleset srv-1 (text)",
+    ),
     (HOST, ("nft", "add", "table", "inet", "more"), "change ruleset host (text)"),
     ("srv-1", ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"), "change namespace srv-1 (forwarding)"),
     ("edge", ("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=0"), "change namespace edge (forwarding)"),
@@ -163,14 +171,6 @@ def test_a_card_that_is_not_there_is_said_and_the_rest_is_made(tmp_path: Path) -
     run(tmp_path, work)
 
 
-async def until(true: Callable[[], bool], what: str) -> None:
-    """Wait for something the kernel tells."""
-    async with asyncio.timeout(10):
-        while not true():
-            await asyncio.sleep(0.01)
-    assert true(), what
-
-
 @pytest.mark.parametrize(
     ("namespace", "command", "cause"),
     [
@@ -186,7 +186,7 @@ def test_the_kernel_tells_of_a_change(tmp_path: Path, namespace: str, command: t
 
     async def work(box: Box, _reconciler: Reconciler) -> None:
         await ip(box, namespace, *command)
-        await until(lambda: cause in heard, cause)
+        await heard.wait_for(cause)
 
     run(tmp_path, work, heard)
 
@@ -199,8 +199,6 @@ def test_a_file_that_comes_in_a_watched_folder_is_told(tmp_path: Path) -> None:
     async def work(box: Box, _reconciler: Reconciler) -> None:
         await box.follow((), (str(folder), str(tmp_path / "absent")))
         (folder / "lease.json").write_text("{}")
-        await until(lambda: f"a file changed in {folder}" in heard, "the file")
+        await heard.wait_for(f"a file changed in {folder}")
 
     run(tmp_path, work, heard)
-
-

@@ -33,9 +33,9 @@ def served(folder: Path, work: Callable[[str], Coroutine[Any, Any, None]]) -> No
 
     async def all_of_it() -> None:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
-            server = group.create_task(Control({"plan": _plan, "apply": _apply}, path).serve())
-            while not path.is_socket():
-                await asyncio.sleep(0.005)
+            control = Control({"plan": _plan, "apply": _apply}, path)
+            server = group.create_task(control.serve())
+            await control.bound.wait()
             await work(f"ipc://{path}")
             assert path.stat().st_mode & 0o777 == 0o600
             server.cancel()

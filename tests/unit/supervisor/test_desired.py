@@ -51,7 +51,10 @@ def test_resolvers_of_the_lease_reach_the_files_and_the_configured_ones_come_fir
 def test_only_who_has_rights_and_the_supervisor_are_let_into_the_queue() -> None:
     names = {access.name: access.public_key for access in small().site.access}
     assert names == {
-        "mail": "key of mail", "srv-1": "key of srv-1", "srv-2": "key of srv-2", "supervisor": "key of supervisor",
+        "mail": "key of mail",
+        "srv-1": "key of srv-1",
+        "srv-2": "key of srv-2",
+        "supervisor": "key of supervisor",
     }
 
 
@@ -64,7 +67,9 @@ def test_a_static_uplink_has_its_address_and_its_way_out() -> None:
     config = parse('[network.uplink]\nmode = "static"\naddress = "192.0.2.7/24"\ngateway = "192.0.2.1"\n')
     machine = desired(config, small_specs(), Facts(public_keys=Keys(), uplink_nic="enp1s0")).machine
     assert machine.nics[0].addresses == ("192.0.2.7/24",)
-    assert ("edge", "default", "192.0.2.1") in {(route.namespace, route.destination, route.gateway) for route in machine.routes}
+    assert ("edge", "default", "192.0.2.1") in {
+        (route.namespace, route.destination, route.gateway) for route in machine.routes
+    }
 
 
 def test_a_unit_runs_in_its_namespace_with_its_own_names_and_its_limits() -> None:
@@ -87,8 +92,11 @@ def test_a_unit_runs_in_its_namespace_with_its_own_names_and_its_limits() -> Non
 
 def test_a_daemon_that_is_not_ours_does_not_see_the_key_of_the_queue() -> None:
     daemon = UnitSpec(
-        exec=("/usr/sbin/daemon", "two words"), user="daemon", capabilities=("CAP_NET_BIND_SERVICE",),
-        credentials=(Credential(name="cert", path="/x"),), writable=("/run/alpha-ren/mail/control", "/var/lib/daemon"),
+        exec=("/usr/sbin/daemon", "two words"),
+        user="daemon",
+        capabilities=("CAP_NET_BIND_SERVICE",),
+        credentials=(Credential(name="cert", path="/x"),),
+        writable=("/run/alpha-ren/mail/control", "/var/lib/daemon"),
     )
     lines = service_text("mail", MAIL, daemon).splitlines()
     assert [line for line in lines if line.startswith("LoadCredential=")] == ["LoadCredential=cert:/x"]
@@ -102,8 +110,12 @@ def test_a_daemon_that_is_not_ours_does_not_see_the_key_of_the_queue() -> None:
 def test_the_directory_a_unit_may_write_is_sticky() -> None:
     unit = UnitSpec(exec=("/bin/x",), writable=("/run/alpha-ren/edge", "/var/lib/x"))
     edge = msgspec.structs.replace(EDGE, units=(unit,))
-    declared = tuple(msgspec.structs.replace(spec, instances=(edge,)) if spec.name == "edge" else spec for spec in small_specs())
-    modes = {each.path: each.mode for each in desired(Config(), declared, Facts(public_keys=Keys())).machine.directories}
+    declared = tuple(
+        msgspec.structs.replace(spec, instances=(edge,)) if spec.name == "edge" else spec for spec in small_specs()
+    )
+    modes = {
+        each.path: each.mode for each in desired(Config(), declared, Facts(public_keys=Keys())).machine.directories
+    }
     assert modes["/run/alpha-ren/edge"] == 0o1777
     assert modes["/var/lib/x"] == 0o755
     assert modes["/run/alpha-ren/mail"] == 0o755

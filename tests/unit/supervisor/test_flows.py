@@ -47,11 +47,21 @@ def test_a_flow_between_networks_leaves_on_the_home_of_its_source() -> None:
 def test_a_peer_that_is_no_component_is_a_bad_declaration() -> None:
     lost = msgspec.structs.replace(QUEUE, peers=(Peer(component="nobody", port="x", reason="because"),))
     with pytest.raises(BadDeclaration, match="nobody"):
-        flow_table(place(Config(), (ComponentSpec(name="edge", instances=(EDGE,)), ComponentSpec(name="queue", instances=(lost,)))))
+        flow_table(
+            place(
+                Config(),
+                (ComponentSpec(name="edge", instances=(EDGE,)), ComponentSpec(name="queue", instances=(lost,))),
+            )
+        )
 
 
 def test_only_the_gateway_may_answer_the_outside() -> None:
     ports = tuple(msgspec.structs.replace(port, outside=True) for port in QUEUE.ports)
     open_queue = msgspec.structs.replace(QUEUE, ports=ports)
     with pytest.raises(BadDeclaration, match="no uplink"):
-        flow_table(place(Config(), (ComponentSpec(name="edge", instances=(EDGE,)), ComponentSpec(name="queue", instances=(open_queue,)))))
+        flow_table(
+            place(
+                Config(),
+                (ComponentSpec(name="edge", instances=(EDGE,)), ComponentSpec(name="queue", instances=(open_queue,))),
+            )
+        )

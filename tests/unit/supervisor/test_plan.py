@@ -8,7 +8,12 @@ from tests.unit.supervisor.fakes import small
 
 FILE = File(path="/run/alpha-ren/x/x.conf", content="a")
 UNIT = Unit(
-    name="alpha-ren-x.service", text="text", component="x", instance="x", namespace="x", reload_on=(FILE.path,),
+    name="alpha-ren-x.service",
+    text="text",
+    component="x",
+    instance="x",
+    namespace="x",
+    reload_on=(FILE.path,),
     restart_on=("/run/alpha-ren/x/service.json",),
 )
 MACHINE = Machine(files=(FILE,), units=(UNIT,))
@@ -37,22 +42,40 @@ def test_from_nothing_everything_is_made_in_an_order_that_works() -> None:
     wanted = small().machine
     kinds = [step.kind for step in plan(wanted, Observed())]
     assert [kind for number, kind in enumerate(kinds) if kind not in kinds[:number]] == [
-        "namespace", "ruleset", "bridge", "veth", "route", "directory", "file", "unit",
+        "namespace",
+        "ruleset",
+        "bridge",
+        "veth",
+        "route",
+        "directory",
+        "file",
+        "unit",
     ]
     actions = [step.action for step in plan(wanted, Observed()) if step.kind == "unit"]
     assert actions == sorted(actions, key=lambda action: action != "write")
 
 
 def test_a_step_names_what_differs() -> None:
-    leg = Veth(namespace="x", name="cluster", host_name="ar-c1", bridge="cluster", mac="02:00:00:00:00:01", addresses=("10.0.0.1/8",))
+    leg = Veth(
+        namespace="x",
+        name="cluster",
+        host_name="ar-c1",
+        bridge="cluster",
+        mac="02:00:00:00:00:01",
+        addresses=("10.0.0.1/8",),
+    )
     worn = msgspec.structs.replace(leg, addresses=(), up=False)
-    assert lines(plan(Machine(veths=(leg,)), Observed(machine=Machine(veths=(worn,))))) == ["change veth x/cluster (up, addresses)"]
+    assert lines(plan(Machine(veths=(leg,)), Observed(machine=Machine(veths=(worn,))))) == [
+        "change veth x/cluster (up, addresses)"
+    ]
 
 
 def test_what_nobody_declares_is_removed_before_anything_is_made() -> None:
     before = Machine(
-        bridges=(Bridge(name="old"),), namespaces=(Namespace(name="gone"),),
-        routes=(Route(namespace="gone", destination="default", gateway="10.0.0.1"),), rulesets=(Ruleset(namespace="gone", text=""),),
+        bridges=(Bridge(name="old"),),
+        namespaces=(Namespace(name="gone"),),
+        routes=(Route(namespace="gone", destination="default", gateway="10.0.0.1"),),
+        rulesets=(Ruleset(namespace="gone", text=""),),
     )
     fact = UnitFact(name="alpha-ren-gone.service", text="", state="active")
     steps = plan(Machine(bridges=(Bridge(name="new"),)), Observed(machine=before, units=(fact,)))
@@ -68,7 +91,8 @@ def test_what_nobody_declares_is_removed_before_anything_is_made() -> None:
 def test_a_changed_file_reloads_the_unit_that_reads_it() -> None:
     changed = msgspec.structs.replace(MACHINE, files=(msgspec.structs.replace(FILE, content="b"),))
     assert lines(plan(changed, seen(MACHINE))) == [
-        f"change file {FILE.path} (content)", f"reload unit {UNIT.name} (a file it reads changed)",
+        f"change file {FILE.path} (content)",
+        f"reload unit {UNIT.name} (a file it reads changed)",
     ]
 
 
@@ -81,7 +105,10 @@ def test_a_unit_that_was_not_reloaded_after_its_file_changed_is_reloaded_later()
 
 def test_a_changed_unit_is_written_and_restarted() -> None:
     changed = msgspec.structs.replace(MACHINE, units=(msgspec.structs.replace(UNIT, text="other"),))
-    assert lines(plan(changed, seen(MACHINE))) == [f"write unit {UNIT.name}", f"restart unit {UNIT.name} (its unit changed)"]
+    assert lines(plan(changed, seen(MACHINE))) == [
+        f"write unit {UNIT.name}",
+        f"restart unit {UNIT.name} (its unit changed)",
+    ]
 
 
 def test_units_are_brought_to_run() -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from appliance.config import Config
 from appliance.contracts.machine import UnitStatus
 from appliance.contracts.order import Health
 from appliance.supervisor import status
 from appliance.supervisor.inforce import InForce
-from appliance.config import Config
 from appliance.topology import UnitFact
 from tests.unit.supervisor.fakes import small
 
@@ -45,8 +45,16 @@ def test_the_image_says_what_it_is(tmp_path: Path) -> None:
 def url(uplink: tuple[str, ...], outside_url: str = "") -> str:
     """The console's address for these addresses of the uplink."""
     return status.machine_status(
-        who=status.Identity(version="1", profile="qemu"), in_force=InForce(config=Config(), source="default"), rows=(),
-        health=None, uplink=uplink, outside_url=outside_url, boot=(), step="", problem=None, notes=(),
+        who=status.Identity(version="1", profile="qemu"),
+        in_force=InForce(config=Config(), source="default"),
+        rows=(),
+        health=None,
+        uplink=uplink,
+        outside_url=outside_url,
+        boot=(),
+        step="",
+        problem=None,
+        notes=(),
     ).console_url
 
 
