@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 
 from appliance.contracts.machine import MachineStatus, UnitState
 from appliance.errors import Problem
-from firstboot.panel import lay_over, log_lines
+from firstboot.panel import lay_over, log_lines, qr_lines
 from firstboot.span import Line, Style, clip, fill, of, plain
-from firstboot.view import Log, View
+from firstboot.view import Log, QrCode, View
 
 WIDTH, HEIGHT = 80, 24
 LABEL = 18
@@ -40,8 +40,12 @@ STATE_STYLE: dict[UnitState, Style] = {
 def compose(view: View, width: int = WIDTH, height: int = HEIGHT) -> list[Line]:
     """Return exactly `height` lines of exactly `width` characters."""
     if isinstance(view.panel, Log):
-        head, foot = [_title(view, width), (), rule("Log", width)], _keys(LOG_KEYS, width)
-        lines = [*head, *log_lines(view.panel, height - len(head) - 1), foot]
+        head = [_title(view, width), (), rule("Log", width)]
+        lines = [*head, *log_lines(view.panel, height - len(head) - 1), _keys(LOG_KEYS, width)]
+    elif isinstance(view.panel, QrCode):
+        url = view.status.console_url if view.status else ""
+        head = [_title(view, width), (), rule("Console", width)]
+        lines = [*head, *qr_lines(url, width, height - len(head) - 1), _keys(QR_KEYS, width)]
     else:
         top = [_title(view, width), (), _state(view, width), (), *_facts(view), ()]
         bottom = [rule("", width), *_report(view, width), _keys(KEYS, width)]
@@ -51,8 +55,9 @@ def compose(view: View, width: int = WIDTH, height: int = HEIGHT) -> list[Line]:
     return lay_over(fitted, view, width)
 
 
-KEYS = (("F2", "Power"), ("F4", "Pairing code"), ("L", "Log"))
+KEYS = (("F2", "Power"), ("F4", "Pairing code"), ("L", "Log"), ("Q", "QR code"))
 LOG_KEYS = (("L", "Read again"), ("Esc", "Back"))
+QR_KEYS = (("Esc", "Back"),)
 
 
 def text_of(lines: list[Line]) -> str:

@@ -1,9 +1,16 @@
-"""What the local screen shows on request: the power menu and its confirmation, laid over the picture, and the log."""
+"""What the local screen shows on request: power menu and confirmation, laid over the picture; log; QR code."""
 
 from firstboot.span import Line, Span, Style, clip, fill, of, plain
 from firstboot.view import MENU, Confirm, Log, Menu, View
 
 MENU_WIDTH = 46
+HALVES = {
+    (True, True): "\N{FULL BLOCK}",
+    (True, False): "\N{UPPER HALF BLOCK}",
+    (False, True): "\N{LOWER HALF BLOCK}",
+    (False, False): " ",
+}
+"""A character for the dark and light of two squares, one above the other."""
 
 
 def lay_over(lines: list[Line], view: View, width: int) -> list[Line]:
@@ -81,9 +88,34 @@ def log_lines(log: Log, room: int) -> list[Line]:
     """Return exactly `room` lines with the end of the log."""
     if not log.lines:
         note = "The journal is empty." if log.read else "Reading the journal."
-        return [of("dim", f"   {note}"), *([()] * (room - 1))]
+        return _padded([of("dim", f"   {note}")], room)
     shown = log.lines[-room:] if room else ()
-    return [*(of("value", f" {entry}") for entry in shown), *([()] * (room - len(shown)))]
+    return _padded([of("value", f" {entry}") for entry in shown], room)
+
+
+def qr_lines(url: str, width: int, room: int) -> list[Line]:
+    """Return exactly `room` lines with `url` as a QR code (ISO/IEC 18004), two rows of it to a line, and in words."""
+    # Imported here because only this panel needs it.
+    import segno
+
+    if not url:
+        return _padded([of("dim", "   There is no URL yet.")], room)
+    rows = [list(row) for row in segno.make(url, error="l", micro=False, boost_error=False).matrix_iter(border=2)]
+    rows += [[False] * len(rows[0])] * (len(rows) % 2)
+    if len(rows) // 2 > room or len(rows[0]) + 3 > width:
+        note = of("dim", "   This terminal is too small for the QR code.")
+        return _padded([note, (), of("address", f"   {url}")], room)
+    lines: list[Line] = []
+    for top, bottom in zip(rows[::2], rows[1::2], strict=True):
+        halves = "".join(HALVES[bool(upper), bool(lower)] for upper, lower in zip(top, bottom, strict=True))
+        lines.append((("value", "   "), ("qr", halves)))
+    beside = len(lines) // 2
+    lines[beside] = (*lines[beside], *of("address", f"   {url}"))
+    return _padded(lines, room)
+
+
+def _padded(lines: list[Line], room: int) -> list[Line]:
+    return [*lines, *([()] * (room - len(lines)))][: max(0, room)]
 
 
 def _hints(*keys: tuple[str, str]) -> Line:

@@ -38,6 +38,7 @@ PALETTE: dict[Style, tuple[str, str]] = {
     "good": ("light green", "default"),
     "busy": ("yellow", "default"),
     "bad": ("light red", "default"),
+    "qr": ("black", "light gray"),
     "bar": ("light gray", "dark blue"),
     "bar-key": ("white", "dark blue"),
     "panel": ("light gray", "dark blue"),

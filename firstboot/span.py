@@ -4,7 +4,7 @@ from typing import Literal
 
 Style = Literal[
     "title", "title-dim", "label", "value", "dim", "rule", "address", "code",
-    "good", "busy", "bad", "bar", "bar-key", "panel", "panel-title", "panel-key", "panel-selected",
+    "good", "busy", "bad", "qr", "bar", "bar-key", "panel", "panel-title", "panel-key", "panel-selected",
 ]  # fmt: skip
 Span = tuple[Style, str]
 Line = tuple[Span, ...]

@@ -30,7 +30,11 @@ class Log(msgspec.Struct, frozen=True):
     read: bool = False
 
 
-Panel = Menu | Confirm | Log
+class QrCode(msgspec.Struct, frozen=True):
+    """The console's URL as a QR code, for a telephone."""
+
+
+Panel = Menu | Confirm | Log | QrCode
 
 MENU: tuple[tuple[str, Power | None], ...] = (("Cancel", None), ("Restart", "restart"), ("Power off", "power-off"))
 """Cancel first: whoever leans on the keyboard restarts nothing."""
@@ -87,6 +91,8 @@ def press(view: View, key: str) -> tuple[View, Action | None]:
             return _press_in_confirm(view, power, key)
         case Log():
             return _press_in_log(view, key)
+        case QrCode():
+            return (_with(view, None), None) if key in ("esc", "q", "enter") else (view, "repaint")
         case _:
             return _press(view, key)
 
@@ -99,6 +105,8 @@ def _press(view: View, key: str) -> tuple[View, Action | None]:
             return view, "open-pairing"
         case "l":
             return _with(view, Log()), "read-log"
+        case "q":
+            return _with(view, QrCode()), None
     return view, "repaint"
 
 

@@ -2,7 +2,7 @@
 
 from appliance.contracts.machine import BootPhase, MachineStatus, Pairing, UnitState, UnitStatus
 from appliance.errors import Problem
-from firstboot.view import Confirm, Log, Menu, View
+from firstboot.view import Confirm, Log, Menu, QrCode, View
 
 AT = 1_790_000_000.0
 
@@ -122,6 +122,7 @@ SCREENS: dict[str, View] = {
     "large": View(status=LARGE, heard_at=AT),
     "menu": View(status=READY, heard_at=AT, panel=Menu(1)),
     "confirm": View(status=READY, heard_at=AT, panel=Confirm("power-off")),
+    "qr": View(status=READY, heard_at=AT, panel=QrCode()),
     "log": View(
         status=READY,
         heard_at=AT,

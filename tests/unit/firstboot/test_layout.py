@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import segno
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from appliance.contracts.machine import MachineStatus, Pairing
 from appliance.errors import Problem
 from firstboot.layout import compose, text_of
 from firstboot.span import Line, plain
-from firstboot.view import Menu, View, answered
+from firstboot.view import Menu, QrCode, View, answered
 from tests.unit.firstboot.samples import AT, FAILED, READY, SCREENS
 
 FOLDER = Path(__file__).with_name("screens")
@@ -102,6 +103,28 @@ def test_a_panel_covers_only_its_own_place() -> None:
     for row in changed:
         assert plain(with_menu[row])[:17] == plain(without[row])[:17]
         assert plain(with_menu[row])[63:] == plain(without[row])[63:]
+
+
+def test_the_qr_code_has_every_square_where_it_belongs() -> None:
+    url = "https://box.example:8443/"
+    status = msgspec.structs.replace(READY, console_url=url)
+    lines = [line for line in compose(View(status=status, panel=QrCode())) if any(style == "qr" for style, _ in line)]
+    drawn: list[list[bool]] = []
+    for line in lines:
+        (halves,) = (text for style, text in line if style == "qr")
+        drawn.append([half in "\N{FULL BLOCK}\N{UPPER HALF BLOCK}" for half in halves])
+        drawn.append([half in "\N{FULL BLOCK}\N{LOWER HALF BLOCK}" for half in halves])
+    code = segno.make(url, error="l", micro=False, boost_error=False)
+    wanted = [[bool(square) for square in row] for row in code.matrix_iter(border=2)]
+    assert drawn[: len(wanted)] == wanted
+    assert not any(square for row in drawn[len(wanted) :] for square in row)
+
+
+@pytest.mark.parametrize("url", ["", "https://" + "x" * 200 + ".example/"])
+def test_without_room_or_url_the_qr_code_is_a_sentence(url: str) -> None:
+    status = msgspec.structs.replace(READY, console_url=url)
+    shown = text_of(compose(View(status=status, panel=QrCode())))
+    assert ("no URL yet" in shown) if not url else ("too small" in shown)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstboot.view import MENU, Action, Confirm, Log, Menu, View, answered, heard, log_read, press, unheard
+from firstboot.view import MENU, Action, Confirm, Log, Menu, QrCode, View, answered, heard, log_read, press, unheard
 from tests.unit.firstboot.samples import AT, AWAY, READY
 
 
@@ -79,3 +79,9 @@ def test_what_was_heard_last_stays_while_the_supervisor_is_away() -> None:
     assert (view.status, view.heard_at, view.away, view.pairing) == (READY, AT, AWAY, None)
     back = heard(view, READY, AT + 9)
     assert (back.away, back.heard_at, back.pairing) == (None, AT + 9, READY.pairing)
+
+
+def test_the_qr_code_is_shown_and_goes_away() -> None:
+    view, actions = after("q")
+    assert (view.panel, actions) == (QrCode(), [])
+    assert press(view, "esc")[0].panel is None
