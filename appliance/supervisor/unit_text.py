@@ -118,8 +118,8 @@ def _writable(instance: str, paths: tuple[str, ...]) -> list[str]:
 
 
 def _privileges(unit: UnitSpec) -> list[str]:
-    # A unit is root's when it says nothing. With `User=root`, a bounding set and a system call filter, systemd 257 drops
-    # CAP_SETUID from what the process may do, although the set names it.
+    # A unit is root's when it says nothing. With `User=root`, a bounding set and a system call filter, systemd 257
+    # drops CAP_SETUID from what the process may do, although the set names it.
     who = {"": ["DynamicUser=yes"], "root": []}
     lines = who.get(unit.user, [f"User={unit.user}"])
     capabilities = " ".join(unit.capabilities)
