@@ -335,8 +335,6 @@ async def _settled(bench: Bench) -> None:
 
     async def empty() -> bool | None:
         stats = await bench.queue.call("queue.stats", None, QueueStats)
-        return (
-            None if any(depth.ready or depth.leased for depth in stats.depths if "orders" in depth.address) else True
-        )
+        return None if any(depth.ready or depth.leased for depth in stats.depths if "orders" in depth.address) else True
 
     await until(empty)
