@@ -11,7 +11,7 @@ import msgspec
 from appliance.host import files
 from appliance.host.events import KernelEvents
 from appliance.host.firewall import Firewall
-from appliance.host.hardware import Card, CardEvents, details
+from appliance.host.hardware import Card, CardEvents, told
 from appliance.host.links import Sockets
 from appliance.host.netlink import Netlink
 from appliance.host.netns import PINNED, Namespaces
@@ -83,11 +83,8 @@ class Box:
     async def cards(self) -> tuple[Card, ...]:
         """Return the network cards of the host namespace that nobody uses yet."""
         names = await self.namespaces.call(self._observer.spare)
-        told = await asyncio.to_thread(lambda: [details(name) for name, _ in names])
-        return tuple(
-            Card(name=name, mac=mac, driver=driver, path=path)
-            for (name, mac), (driver, path) in zip(names, told, strict=True)
-        )
+        cards = await asyncio.to_thread(lambda: [told(name, mac) for name, mac in names])
+        return tuple(card for card in cards if card is not None)
 
     async def addresses(self, namespace: str) -> tuple[str, ...]:
         """Return the addresses (CIDR form) of the cards that were moved into a namespace."""

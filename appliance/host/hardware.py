@@ -7,29 +7,37 @@ from pathlib import Path
 import msgspec
 import pyudev
 
+UDEV = Path("/run/udev/control")
+"""Is there while udevd runs; in a container it does not."""
+
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A network card in the host namespace: `path` is udev's ID_PATH (where it is plugged in), empty for a virtual
-    one.
+    """A network card in the host namespace. `path` is where it is plugged in (its device in sysfs).
+
+    Driver and path are empty where the system does not tell, as in a container.
     """
 
     name: str
-    driver: str
     mac: str
-    path: str
+    driver: str = ""
+    path: str = ""
 
 
-def details(name: str) -> tuple[str, str]:
-    """Return driver and path of a card in the host namespace, empty where the system does not tell (in a container).
+def told(name: str, mac: str) -> Card | None:
+    """Return what udev and sysfs know of a card, None while udevd is still at it: it may yet give it another name.
 
     Blocks.
     """
     try:
         device = pyudev.Devices.from_name(pyudev.Context(), "net", name)
     except (pyudev.DeviceNotFoundError, OSError):
-        return "", ""
-    driver = Path(device.sys_path) / "device" / "driver"
-    return driver.resolve().name if driver.exists() else "", device.properties.get("ID_PATH", "")
+        return Card(name=name, mac=mac)
+    if UDEV.exists() and not device.is_initialized:
+        return None
+    hardware = Path(device.sys_path) / "device"
+    if not (hardware / "driver").exists():
+        return Card(name=name, mac=mac)
+    return Card(name=name, mac=mac, driver=(hardware / "driver").resolve().name, path=str(hardware.resolve()))
 
 
 class CardEvents:
@@ -37,7 +45,7 @@ class CardEvents:
 
     def __init__(self, happened: Callable[[str], None]) -> None:
         self._happened = happened
-        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+        self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev" if UDEV.exists() else "kernel")
         self._monitor.filter_by("net")
         self._monitor.start()
         asyncio.get_running_loop().add_reader(self._monitor.fileno(), self._read)

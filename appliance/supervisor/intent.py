@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance.component import ComponentSpec
 from appliance.config import Config
 from appliance.host.box import Box
+from appliance.hwprofile import HardwareProfile
 from appliance.queue.keys import Keys
 from appliance.supervisor import uplink
 from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, desired
@@ -20,8 +21,9 @@ from appliance.supervisor.unit_text import run_directory
 class Intent:
     """Remembers what it found on the way: the keys, the uplink's addresses, and what a person should know."""
 
-    def __init__(self, box: Box, keys: KeyStore) -> None:
+    def __init__(self, box: Box, keys: KeyStore, profile: HardwareProfile | None) -> None:
         self._box = box
+        self._profile = profile
         self._store = keys
         self.keys: dict[str, Keys] = {}
         self.uplink: tuple[str, ...] = ()
@@ -31,7 +33,7 @@ class Intent:
         """Return what the machine should be; raise BadDeclaration where the components contradict each other."""
         declared = await asyncio.to_thread(specs, config)
         way_out = gateway(place(config, declared)).instance.name
-        choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out)
+        choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out, self._profile)
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
         self.uplink = await self._box.addresses(way_out)
         self.notes = choice.notes

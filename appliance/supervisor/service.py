@@ -46,10 +46,11 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._wake = Wake()
-        self._who = status.identity()
+        self._profile = status.profile()
+        self._who = status.identity(self._profile)
         self._config = ConfigFile(Path(STATE))
         self._box = Box(self._wake, unit_mark=MARK)
-        self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"))
+        self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"), self._profile)
         self._reconciler = Reconciler(self._box)
         self._boot = BootRecord(Path(RUN) / "boot.json", time.monotonic())
         self._desk = PairingDesk(opened=not PAIRED.exists())

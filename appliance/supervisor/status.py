@@ -1,12 +1,13 @@
 """What the supervisor says about its machine."""
 
+import logging
 import time
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from appliance import hwprofile
 from appliance.contracts.machine import (
     FINGERPRINT,
     SEED_REFUSED,
@@ -19,8 +20,11 @@ from appliance.contracts.machine import (
 )
 from appliance.contracts.order import Health
 from appliance.errors import Problem
+from appliance.hwprofile import HardwareProfile, InvalidProfile
 from appliance.supervisor.inforce import InForce
 from appliance.topology import Machine, UnitFact
+
+log = logging.getLogger(__name__)
 
 RELEASE = Path("/usr/lib/os-release")
 PROFILE = Path("/usr/share/alpha-ren/hwprofile.toml")
@@ -45,15 +49,25 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
 
 
-def identity(release: Path = RELEASE, profile: Path = PROFILE) -> Identity:
+def profile(path: Path = PROFILE) -> HardwareProfile | None:
+    """Return the hardware profile in the image, None where there is none or it is not one (which the journal says)."""
+    if not path.exists():
+        return None
+    try:
+        return hwprofile.load(path)
+    except InvalidProfile as error:
+        log.error("%s", error)
+        return None
+
+
+def identity(profile: HardwareProfile | None, release: Path = RELEASE) -> Identity:
     """Return what the image says about itself, `unknown` where it does not."""
     version = "unknown"
     if release.exists():
         for line in release.read_text(encoding="utf-8").splitlines():
             if line.startswith("IMAGE_VERSION="):
                 version = line.partition("=")[2].strip('"')
-    name = tomllib.loads(profile.read_text(encoding="utf-8")).get("name", "unknown") if profile.exists() else "unknown"
-    return Identity(version=version, profile=str(name))
+    return Identity(version=version, profile="unknown" if profile is None else profile.name)
 
 
 def fingerprint(path: Path = Path(FINGERPRINT)) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from appliance.contracts.lease import LEASE_FILE, Lease, read_lease
 from appliance.errors import InvalidInput
 from appliance.host.hardware import Card
+from appliance.hwprofile import HardwareProfile
 
 log = logging.getLogger(__name__)
 
@@ -21,18 +22,33 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-def choose(cards: Iterable[Card], moved: Iterable[tuple[str, str]], gateway: str) -> Choice:
-    """Return the card that is the uplink: the one that already is, else the first of those that are there.
+def choose(
+    cards: Iterable[Card], moved: Iterable[tuple[str, str]], gateway: str, profile: HardwareProfile | None
+) -> Choice:
+    """Return the card that is the uplink: the one that already is, else the one that the hardware profile means.
 
-    `moved` are (namespace, name on the host) of cards that were moved; `gateway` is the namespace of the uplink.
+    `moved` are (namespace, name on the host) of cards that were moved; `gateway` is the namespace of the uplink. Where
+    nothing tells the drivers (in a container), or there is no profile, the cards count in the order of their names.
     """
     there = [name for namespace, name in moved if namespace == gateway]
-    spare = sorted(card.name for card in cards)
+    spare = sorted(cards, key=lambda card: (card.path, card.name))
     if there:
         return Choice(name=there[0], notes=_unused(spare))
-    if spare:
-        return Choice(name=spare[0], notes=_unused(spare[1:]))
-    return Choice(name="", notes=("No network card fits the uplink: the machine has no way out.",))
+    driver, place = _wanted(profile)
+    fitting = [card for card in spare if not driver or card.driver in (driver, "")]
+    if len(fitting) <= place:
+        missing = f"No network card fits the uplink ({driver or 'any driver'}): the machine has no way out."
+        return Choice(name="", notes=(missing, *_unused(spare)))
+    chosen = fitting[place]
+    return Choice(name=chosen.name, notes=_unused(card for card in spare if card is not chosen))
+
+
+def _wanted(profile: HardwareProfile | None) -> tuple[str, int]:
+    """Return driver and place of the card with the role `uplink`."""
+    if profile is None:
+        return "", 0
+    [nic] = [nic for nic in profile.nics if nic.role == "uplink"]
+    return nic.driver, nic.place
 
 
 def lease(directory: Path) -> Lease:
@@ -54,5 +70,8 @@ def by_family(addresses: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...
     return four, six
 
 
-def _unused(names: list[str]) -> tuple[str, ...]:
-    return tuple(f"The network card {name} has no role in the hardware profile and is left alone." for name in names)
+def _unused(cards: Iterable[Card]) -> tuple[str, ...]:
+    return tuple(
+        f"The network card {card.name} ({card.driver or card.mac}) has no role here and is left alone."
+        for card in cards
+    )

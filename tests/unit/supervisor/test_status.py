@@ -12,6 +12,7 @@ from tests.unit.supervisor.fakes import small
 
 UP = UnitStatus(name="a.service", component="a", instance="a", state="active")
 DOWN = UnitStatus(name="b.service", component="b", instance="b", state="failed")
+QEMU = Path(__file__).resolve().parents[3] / "hwprofiles" / "qemu.toml"
 WELL = Health(at=1000.0, ok=True, journey_s=0.1)
 
 
@@ -36,10 +37,15 @@ def test_a_declared_unit_that_was_not_found_is_inactive() -> None:
 
 def test_the_image_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "os-release").write_text('ID=alpha-ren\nIMAGE_VERSION="1.2.3"\n')
-    (tmp_path / "hwprofile.toml").write_text('name = "qemu"\n')
-    found = status.identity(tmp_path / "os-release", tmp_path / "hwprofile.toml")
+    found = status.identity(status.profile(QEMU), tmp_path / "os-release")
     assert (found.version, found.profile) == ("1.2.3", "qemu")
-    assert status.identity(tmp_path / "none", tmp_path / "none").version == "unknown"
+    assert status.identity(None, tmp_path / "none").version == "unknown"
+
+
+def test_a_profile_that_is_not_one_is_none(tmp_path: Path) -> None:
+    assert status.profile(tmp_path / "none.toml") is None
+    (tmp_path / "bad.toml").write_text("nonsense")
+    assert status.profile(tmp_path / "bad.toml") is None
 
 
 def url(uplink: tuple[str, ...], outside_url: str = "") -> str:
