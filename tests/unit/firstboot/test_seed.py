@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -155,3 +157,46 @@ def test_a_disk_without_a_file_system_is_refused_with_a_hint(tmp_path: Path) -> 
         read_disk(disk)
     assert "appliance.toml" in caught.value.problem.hint
     assert import_seed(tmp_path, offered(tmp_path, disk), now=NOW) == "refused"
+
+
+@pytest.fixture
+def seed_disk(tmp_path: Path) -> Callable[[dict[str, bytes]], Path]:
+    """Return a function that makes an image of an ext4 file system with these files at its top."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("mounting an image needs root and loop devices")
+
+    def make(files: dict[str, bytes]) -> Path:
+        content = tmp_path / "content"
+        content.mkdir()
+        for name, text in files.items():
+            (content / name).write_bytes(text)
+        image = tmp_path / "seed.img"
+        with image.open("wb") as file:
+            file.truncate(8 * 1024 * 1024)
+        command = ["mke2fs", "-q", "-t", "ext4", "-L", "ALPHAREN-SEED", "-d", str(content), str(image)]
+        subprocess.run(command, check=True, timeout=60, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+        return image
+
+    return make
+
+
+def test_a_seed_disk_is_read_and_left_as_it_was(
+    tmp_path: Path, seed_disk: Callable[[dict[str, bytes]], Path]
+) -> None:
+    disk = seed_disk({"appliance.toml": GOOD})
+    before = hashlib.sha256(disk.read_bytes()).digest()
+    assert import_seed(tmp_path, offered(tmp_path, disk), now=NOW) == "applied"
+    assert in_force(tmp_path) == GOOD
+    assert hashlib.sha256(disk.read_bytes()).digest() == before
+    assert "alpha-ren-seed" not in Path("/proc/mounts").read_text(encoding="utf-8")
+
+
+def test_a_seed_disk_without_a_configuration_is_refused(
+    tmp_path: Path, seed_disk: Callable[[dict[str, bytes]], Path]
+) -> None:
+    disk = seed_disk({"readme.txt": b"nothing"})
+    assert import_seed(tmp_path, offered(tmp_path, disk), now=NOW) == "refused"
+    kept = refusal(tmp_path)
+    assert kept is not None
+    assert kept.problem.code == "seed-unreadable"
+    assert "alpha-ren-seed" not in Path("/proc/mounts").read_text(encoding="utf-8")
