@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from appliance import hwprofile
 from appliance.errors import ApplianceError
 from scripts.virtual import image
 from scripts.virtual.session import Request, run_attached, run_plain, run_until_ready
@@ -48,11 +49,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run as asked; returns the exit code, an error being shown as sentence, code and hint."""
     chosen = parser().parse_args(arguments)
     try:
+        profile = hwprofile.load(image.REPOSITORY / "hwprofiles" / f"{chosen.profile}.toml")
         request = Request(
-            image=image.disk_image(chosen.profile),
+            image=image.disk_image(profile.name),
             folder=chosen.state.resolve(),
             fresh=chosen.fresh,
-            memory_mib=chosen.memory,
+            cpus=profile.budget.cpus,
+            memory_mib=profile.budget.memory_mb,
             deadline_s=chosen.deadline,
         )
         if chosen.until_ready:

@@ -41,6 +41,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     image: Path
     folder: Path
     fresh: bool = False
+    cpus: int = 2
     memory_mib: int = 2048
     deadline_s: float = 600.0
 
@@ -134,6 +135,7 @@ async def started(request: Request, tell: TextIO) -> AsyncIterator[Session]:
             log_folder=request.folder,
             accelerator=finding.accelerator,
             firmware=firmware,
+            cpus=request.cpus,
             memory_mib=request.memory_mib,
             network=forwards.arguments,
             credentials={"alpha-ren.outside-url": forwards.outside_url.encode()},
