@@ -67,7 +67,13 @@ async def served(queue: QueueClient, name: str) -> None:
 class Cluster:
     """Processes by instance name: `queue`, `arclst`, `arhav`, `arsrv-1`, `arsrv-2`. Leaving it ends all of them."""
 
-    def __init__(self, folder: Path, *, selftest_entry: str = "http://127.0.0.1:9/hooks/_selftest") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        selftest_entry: str = "http://127.0.0.1:9/hooks/_selftest",
+        max_depth: int = 1_000_000,
+    ) -> None:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._notify: list[socket.socket] = []
@@ -81,7 +87,11 @@ class Cluster:
         self._keys = {name: generate_keys() for name in ("queue", TESTER, "supervisor", *self._rights)}
         self._settings: dict[str, msgspec.Struct] = {
             "queue": BrokerSettings(
-                bind=(self._endpoint,), access_file=str(folder / "access.json"), lease_s=LEASE_S, heartbeat_s=0.5
+                bind=(self._endpoint,),
+                access_file=str(folder / "access.json"),
+                lease_s=LEASE_S,
+                heartbeat_s=0.5,
+                max_depth=max_depth,
             ),
             "arclst": arclst.Settings(egress_ports=tuple(range(1, 65000))),
             "arhav": arhav.Settings(entry=selftest_entry, port=self.ports["arhav"]),
@@ -131,6 +141,12 @@ class Cluster:
         process = self._processes.pop(instance)
         process.send_signal(number)
         process.wait(DEADLINE_S)
+
+    async def stop(self, instance: str) -> None:
+        """Ask a process to end, as systemd does, and return when it has, cleanly."""
+        process = self._processes.pop(instance)
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0, self.log(instance)
 
     @property
     def running(self) -> frozenset[str]:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 CREDIT = 16
 """Messages of one flow in hand at a time: what keeps a flow whose target is slow from holding up the others."""
 
+DRAIN_S = 4.0
+
 LARGE = 64 * 1024
 """Bodies from this size on are parsed in a thread, so that the event loop goes on."""
 
@@ -45,21 +47,36 @@ class Runner:
         self._sender = sender
         self._flows: dict[str, Flow] | None = None
         self._consumed: set[str] = set()
+        self._handled: set[asyncio.Task[None]] = set()
         self.revision = 0
-        self.pending = 0
 
     @property
     def knows_flows(self) -> bool:
         """Whether the cluster's flows have been heard."""
         return self._flows is not None
 
+    @property
+    def pending(self) -> int:
+        """How many messages are in hand."""
+        return len(self._handled)
+
     def flow(self, name: str) -> Flow | None:
         """Return the flow of that name, None where there is none."""
         return (self._flows or {}).get(name)
 
     async def run(self) -> None:
-        """Run all flows until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        """Run all flows until cancelled; what is in hand then has DRAIN_S to end: a planned stop repeats nothing."""
+        async with asyncio.TaskGroup() as handlers:
+            try:
+                await self._follow(handlers)
+            finally:
+                if self._handled:
+                    await asyncio.wait(self._handled, timeout=DRAIN_S)
+                for task in self._handled:
+                    task.cancel()
+
+    async def _follow(self, handlers: asyncio.TaskGroup) -> None:
+        async with asyncio.TaskGroup() as consumers:
             async for event in self._queue.events("flows"):
                 try:
                     heard = event.decode(Flows)
@@ -71,23 +88,21 @@ class Runner:
                 # The consumer of a flow that was deleted stays: it makes dead letters of what is still under way.
                 for name in self._flows.keys() - self._consumed:
                     self._consumed.add(name)
-                    group.create_task(self._consume(name), name=f"flow {name}")
+                    consumers.create_task(self._consume(name, handlers), name=f"flow {name}")
 
-    async def _consume(self, name: str) -> None:
-        async with asyncio.TaskGroup() as group:
-            async for delivery in self._queue.consume(f"flow.{name}.*", credit=CREDIT):
-                group.create_task(self._handle(name, delivery))
+    async def _consume(self, name: str, handlers: asyncio.TaskGroup) -> None:
+        async for delivery in self._queue.consume(f"flow.{name}.*", credit=CREDIT):
+            task = handlers.create_task(self._handle(name, delivery))
+            self._handled.add(task)
+            task.add_done_callback(self._handled.discard)
 
     async def _handle(self, name: str, delivery: Delivery) -> None:
-        self.pending += 1
         try:
             await self._advance(name, delivery)
         except LeaseLost:
             log.warning("%s of flow %s went to another server", delivery.id, name)
         except SettleUnknown as error:
             log.warning("%s of flow %s may come again: %s", delivery.id, name, error)
-        finally:
-            self.pending -= 1
 
     async def _advance(self, name: str, delivery: Delivery) -> None:
         flow = self.flow(name)

@@ -115,12 +115,14 @@ class Bench:
             return str((await response.json())["id"])
 
 
-def play(tmp_path: Path, scenario: Callable[[Bench], Awaitable[None]], *servers: str) -> None:
+def play(
+    tmp_path: Path, scenario: Callable[[Bench], Awaitable[None]], *servers: str, max_depth: int = 1_000_000
+) -> None:
     """Run a scenario on a cluster with these servers."""
 
     async def run() -> None:
         async with asyncio.timeout(120):
-            with Cluster(tmp_path) as cluster:
+            with Cluster(tmp_path, max_depth=max_depth) as cluster:
                 await cluster.start("queue", "arclst", *servers)
                 async with cluster.client() as queue, aiohttp.ClientSession() as http:
                     await served(queue, "arclst.flow.put")
@@ -175,6 +177,36 @@ def test_a_server_killed_in_mid_message_leaves_it_to_the_other_under_the_same_ke
             await until(lambda: _count(target, 2))
             await _settled(bench)
             assert [(item.key, item.body) for item in target.received] == [(sent, b"precious")] * 2
+
+    play(tmp_path, scenario, ONE)
+
+
+def test_a_server_that_is_stopped_finishes_what_it_has_in_hand(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        released = asyncio.Event()
+
+        async def wait(_received: Received) -> int:
+            await released.wait()
+            return 200
+
+        async def closed() -> bool | None:
+            try:
+                async with bench.http.get(f"http://127.0.0.1:{bench.cluster.ports[ONE]}/health"):
+                    return None
+            except aiohttp.ClientConnectorError:
+                return True
+
+        async with Target(wait) as target:
+            await bench.put(target.url)
+            await bench.post(ONE, b"in hand")
+            await target.arrived.wait()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(bench.cluster.stop(ONE))
+                await until(closed)
+                released.set()
+            await bench.cluster.start(TWO)
+            await _settled(bench)
+            assert len(target.received) == 1
 
     play(tmp_path, scenario, ONE)
 
@@ -294,6 +326,25 @@ def test_what_is_under_way_in_a_flow_that_is_deleted_becomes_a_dead_letter(tmp_p
         assert "does not exist any more" in notice.body
 
     play(tmp_path, scenario, ONE)
+
+
+def test_a_message_that_the_queue_has_no_room_for_is_refused_with_503_and_when_to_come_again(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        async def hang(_received: Received) -> int:
+            await target.leaving.wait()
+            return 200
+
+        async with Target(hang) as target:
+            await bench.put(target.url)
+            for _ in range(2):
+                await bench.post(ONE, b"fits")
+            async with bench.http.post(bench.cluster.hook(ONE, "orders"), data=b"too much") as response:
+                problem = msgspec.json.decode(await response.read(), type=Problem)
+                assert (response.status, problem.code) == (503, "queue-busy")
+                assert problem.hint
+                assert int(response.headers["Retry-After"]) >= 1
+
+    play(tmp_path, scenario, ONE, max_depth=2)
 
 
 def test_without_the_queue_a_message_is_refused_with_503_and_when_to_come_again(tmp_path: Path) -> None:
