@@ -77,6 +77,11 @@ def run(command: str, disks: tuple[Path, Path], accelerator: Accelerator, log: P
         "-kernel", str(guest / "kernel"), "-initrd", str(guest / "initrd"), "-append", " ".join(cmdline),
     ]  # fmt: skip
     for number, (path, mode) in enumerate(drives):
-        argv += ["-drive", f"file={path},format=raw,if=none,id=d{number},{mode}", "-device", f"virtio-blk-pci,drive=d{number}"]
+        argv += [
+            "-drive",
+            f"file={path},format=raw,if=none,id=d{number},{mode}",
+            "-device",
+            f"virtio-blk-pci,drive=d{number}",
+        ]
     subprocess.run(argv, stdin=subprocess.DEVNULL, check=True, timeout=DEADLINE_S)
     return log.read_text(encoding="utf-8", errors="replace")

@@ -49,7 +49,9 @@ def leftovers() -> Iterator[str]:
     if LAB in Path("/proc/self/mountinfo").read_text(encoding="utf-8"):
         yield "a mount"
     links = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
-    yield from (f"link {link['ifname']}" for link in json.loads(links) if re.fullmatch(r"(lan|[mh]\d+n)\d+", link["ifname"]))
+    yield from (
+        f"link {link['ifname']}" for link in json.loads(links) if re.fullmatch(r"(lan|[mh]\d+n)\d+", link["ifname"])
+    )
     for process in Path("/proc").glob("[0-9]*/comm"):
         try:
             if process.read_text(encoding="utf-8").strip() in ("systemd-nspawn", "dnsmasq"):
