@@ -20,7 +20,6 @@ ASK_EVERY_S = 1.0
 ASK_IDLE_EVERY_S = 10.0
 STALE_AFTER_S = 15.0
 SHOWN_MESSAGES = 30
-ASKED_MESSAGES = 200
 
 
 class FlowTraffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,9 +156,9 @@ class Watcher:
         while True:
             try:
                 self._stats = await self._queue.call("queue.stats", None, QueueStats)
-                query = RecentQuery(pattern="flow.*", limit=ASKED_MESSAGES)
+                query = RecentQuery(limit=SHOWN_MESSAGES, only="flow.*", without="flow._*")
                 recent = await self._queue.call("queue.recent", query, RecentMessages)
-                self._recent = tuple(message for message in recent.messages if not is_own(message.address))[:SHOWN_MESSAGES]
+                self._recent = recent.messages
             except ApplianceError:
                 # The picture says that the queue is away (`queue_connected`, `stale`); the client reconnects by itself.
                 pass

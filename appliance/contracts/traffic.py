@@ -16,36 +16,48 @@ class Depth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ready: int = 0
     leased: int = 0
     dead: int = 0
+    bytes: int = 0
     done_total: int = 0
+    dead_total: int = 0
     expired_total: int = 0
+    consumers: int = 0
 
 
 class QueueStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Reply to the call `queue.stats`; `clients` is how many are connected, `store_mb` the size on disk in MiB."""
+    """Reply to the call `queue.stats` (empty request): depths, the names of who is connected, whether publishers get *busy*."""
 
     at: float
     depths: tuple[Depth, ...]
-    clients: int = 0
-    store_mb: float = 0.0
+    clients: tuple[str, ...] = ()
+    bytes: int = 0
+    busy: bool = False
 
 
 class RecentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Call `queue.recent`: the newest `limit` messages whose address matches `pattern`."""
+    """Request of the call `queue.recent`: the newest `limit` messages whose short name matches `only` and not `without`."""
 
-    pattern: str = "*"
-    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 50
+    only: str = "*"
+    without: str = ""
 
 
 class RecentMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A message without its body; times are Unix seconds, `reason` is why it was retried, rejected or died last."""
+    """One message without its body.
+
+    Times are Unix seconds, `size` is in bytes, `holder` had or has its last lease, `reason` is why it was retried, rejected
+    or died last.
+    """
 
     id: str
     origin: str
     address: str
     state: WorkState
     attempt: int
+    max_attempts: int
+    size: int
     published_at: float
     changed_at: float
+    holder: str = ""
     reason: str = ""
 
 
