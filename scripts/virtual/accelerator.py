@@ -1,8 +1,8 @@
 """Which accelerator runs guests here: found out with a guest, never from the presence of a device.
 
 A `/dev/kvm` may exist, open and create a vCPU, and then hang or fail on the first instruction that it does not emulate.
-So a guest of 256 bytes goes the way of every x86-64 kernel (protected mode, page tables, long mode, FPU, SSE) on the same
-machine type as the appliance, and reports through QEMU's `isa-debug-exit` device.
+So a guest of 256 bytes goes the way of every x86-64 kernel (protected mode, page tables, long mode, FPU, SSE) on the
+same machine type as the appliance, and reports through QEMU's `isa-debug-exit` device.
 """
 
 import asyncio
@@ -102,11 +102,16 @@ def probe_rom() -> bytes:
     return bytes(rom)
 
 
+def _write_probe(folder: Path) -> Path:
+    rom = folder / "probe.rom"
+    rom.write_bytes(probe_rom())
+    return rom
+
+
 async def run_guest(accelerator: Accelerator, emulator: str = EMULATOR, deadline_s: float = PROBE_DEADLINE_S) -> str:
     """Run the probe guest; return "" when it reported, otherwise one phrase that says what happened instead."""
     with tempfile.TemporaryDirectory(prefix="alpha-ren-probe-") as folder:
-        rom = Path(folder, "probe.rom")
-        rom.write_bytes(probe_rom())
+        rom = _write_probe(Path(folder))
         began = time.monotonic()
         try:
             process = await asyncio.create_subprocess_exec(

@@ -14,8 +14,8 @@ from scripts.virtual.terminal import ESCAPE_NAME
 
 _ABOUT = f"""Boot the firmware under QEMU with UEFI and attach this terminal to its local console.
 
-{ESCAPE_NAME} (or Ctrl-C) switches the machine off cleanly; a second one pulls the plug. Without a terminal the facts come as
-lines, and SIGTERM or SIGINT does the same."""
+{ESCAPE_NAME} (or Ctrl-C) switches the machine off cleanly; Ctrl-C meanwhile pulls the plug. Without a terminal the facts
+come as lines, and SIGTERM or SIGINT does the same."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,9 +30,6 @@ def parser() -> argparse.ArgumentParser:
         help="wait for the appliance's own health check, print one JSON line, switch off; progress goes to stderr",
     )
     options.add_argument("--profile", default="qemu", help="hardware profile the image was built for (default: qemu)")
-    options.add_argument(
-        "--memory", type=int, default=2048, metavar="MIB", help="memory of the machine (default: 2048)"
-    )
     options.add_argument(
         "--deadline", type=float, default=600.0, metavar="S", help="seconds until ready (default: 600)"
     )

@@ -208,12 +208,16 @@ async def _connect(channel: socket.socket, process: asyncio.subprocess.Process, 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await process.wait()
-        words = complaints.read_text(errors="replace").strip().splitlines()
         raise MachineFailed(
-            f"QEMU did not start: {words[-1] if words else 'it does not answer'}.",
+            f"QEMU did not start: {_last_words(complaints)}.",
             hint=f"All it said is in {complaints}.",
         ) from error
     return qmp
+
+
+def _last_words(complaints: Path) -> str:
+    words = complaints.read_text(errors="replace").strip().splitlines()
+    return words[-1] if words else "it does not answer"
 
 
 async def _disconnect(qmp: QMPClient) -> None:

@@ -12,7 +12,7 @@ from scripts.virtual.serial import SerialLine
 ESCAPE = b"\x1d"
 ESCAPE_NAME = "Ctrl-]"
 
-# Leave the alternate screen, normal attributes, cursor on, no mouse reports: what a full-screen program may leave behind.
+# Main screen, plain attributes, cursor on, no mouse reports: a full-screen program may leave other than that behind.
 _RESTORE = b"\x1b[?1049l\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1006l\r\n"
 
 

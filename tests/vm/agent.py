@@ -1,7 +1,8 @@
 """A root's hand inside the unmodified image: a unit that arrives as a systemd credential and obeys over a virtio port.
 
-systemd-debug-generator(8) makes units of the credentials `systemd.extra-unit.*` and drop-ins of `systemd.unit-dropin.*`;
-whoever owns the (virtual) machine can set them, so this takes nothing that a firmware's owner does not have.
+systemd-debug-generator(8) makes units of the credentials `systemd.extra-unit.*` and drop-ins of
+`systemd.unit-dropin.*`; whoever owns the (virtual) machine can set them, so this takes nothing that a firmware's owner
+does not have.
 """
 
 import base64

@@ -84,7 +84,8 @@ def test_without_a_terminal_it_prints_facts_and_runs_until_a_signal(state: Path,
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
         )
         assert second.returncode == 1
-        assert "machine-busy" in second.stderr and str(process.pid) in second.stderr
+        assert "machine-busy" in second.stderr
+        assert str(process.pid) in second.stderr
 
         read_until(output, rb"ready: .* after power-on\n", 600)
         process.send_signal(signal.SIGTERM)
@@ -124,7 +125,8 @@ def test_a_deadline_that_passes_is_an_error_that_says_where_to_look(state: Path)
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "not-ready" in done.stderr and "console.log" in done.stderr
+    assert "not-ready" in done.stderr
+    assert "console.log" in done.stderr
     assert is_free(state)
 
 

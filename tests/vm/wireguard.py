@@ -1,7 +1,7 @@
 """A WireGuard peer in user space, enough of it to shake hands and ping: the test host's kernel may have no WireGuard.
 
-After J. A. Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel" (NDSS 2017), section 5.4, whose symbols the names
-follow: `chain` is C, `digest` is H.
+After J. A. Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel" (NDSS 2017), section 5.4, whose symbols the
+names follow: `chain` is C, `digest` is H.
 """
 
 import base64

@@ -1,7 +1,6 @@
 """The probe, against programs that behave as a QEMU with good, broken and hanging KVM does."""
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 
@@ -58,4 +57,4 @@ def test_the_guest_begins_at_the_reset_vector() -> None:
     rom = probe_rom()
     assert len(rom) == 65536
     assert rom[-16:-13] == bytes.fromhex("e90dff")
-    assert os.path.commonprefix([rom[-256:], bytes.fromhex("fa2e66")]) == bytes.fromhex("fa2e66")
+    assert rom[-256:-253] == bytes.fromhex("fa2e66")
