@@ -1,7 +1,7 @@
 """Addresses of the named broker, `lan/cluster/name`, and patterns over them.
 
-Inside its own cluster a name is written short. `*` in a pattern stands for any run of characters except `/`, so a pattern
-without slashes never reaches into another cluster.
+Inside its own cluster a name is written short. `*` in a pattern stands for any run of characters except `/`, so a
+pattern without slashes never reaches into another cluster.
 """
 
 import re
@@ -75,7 +75,7 @@ def matches(pattern: str, name: str) -> bool:
 def covers(patterns: tuple[str, ...], asked: str) -> bool:
     """Return whether every address that `asked` (an address or a pattern) stands for matches one of `patterns`.
 
-    A `*` in `asked` is only covered by a `*`, so taking `asked` as plain text decides it; a union of several patterns that
-    would only together cover it does not count.
+    A `*` in `asked` is only covered by a `*`, so taking `asked` as plain text decides it; a union of several patterns
+    that would only together cover it does not count.
     """
     return any(matches(pattern, asked) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Who may do what: the list of known CURVE keys, and the ZAP handler (ZeroMQ RFC 27) that lets in those keys and no other."""
+"""Who may do what: the known CURVE keys, and the ZAP handler (ZeroMQ RFC 27) that lets in those and no other."""
 
 import logging
 import os

@@ -99,7 +99,9 @@ class Calls:
         try:
             reply = msgspec.msgpack.encode(handler(body))
         except msgspec.DecodeError as error:
-            self._fail(session, header.request, wire.Fault("invalid-input", f"The request does not fit: {error}.", "", 400))
+            self._fail(
+                session, header.request, wire.Fault("invalid-input", f"The request does not fit: {error}.", "", 400)
+            )
         else:
             self._outbox.post(session, wire.Reply(header.request), [reply])
 

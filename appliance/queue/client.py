@@ -21,9 +21,9 @@ from appliance.queue.keys import Keys, generate_keys
 from appliance.queue.link import Link
 
 __all__ = [
-    "Body", "Connection", "Delivery", "Event", "Handler", "Keys", "LeaseLost", "NotPermitted", "PublishUnknown", "Published",
-    "QueueBusy", "QueueClient", "RemoteError", "Request", "SettleUnknown", "connect", "connection_of", "generate_keys",
-]  # fmt: skip
+    "Body", "Connection", "Delivery", "Event", "Handler", "Keys", "LeaseLost", "NotPermitted", "PublishUnknown",
+    "Published", "QueueBusy", "QueueClient", "RemoteError", "Request", "SettleUnknown", "connect", "connection_of",
+    "generate_keys", ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,10 @@ def new_id() -> str:
 class QueueClient:
     """A connection to the broker that mends itself: reconnects for ever, with exponential backoff and jitter.
 
-    Entering returns at once; each operation waits for the connection within its own deadline. Every coroutine here may be
-    cancelled: a cancelled publish or settle is *unknown*, nothing else is harmed. Leaving gives open deliveries back; leaving by an
-    error gives back untouched those that the application had not seen, and the others as a failed attempt.
+    Entering returns at once; each operation waits for the connection within its own deadline. Every coroutine here may
+    be cancelled: a cancelled publish or settle is *unknown*, nothing else is harmed. Leaving gives open deliveries
+    back; leaving by an error gives back untouched those that the application had not seen, and the others as a failed
+    attempt.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -75,10 +76,7 @@ class QueueClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or issubclass(kind, asyncio.CancelledError):
-            self._link.release_all()
-        else:
-            self._link.release_waiting()
+        self._link.release_all(seen=kind is None or issubclass(kind, asyncio.CancelledError))
         self._link.say_bye()
         for task in self._tasks:
             task.cancel()
@@ -110,7 +108,7 @@ class QueueClient:
         address: str,
         body: Body,
         *,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002  # the field's own word, and only ever a keyword
         deadline_s: float = 5.0,
         delay_s: float = 0.0,
         not_before: float | None = None,
@@ -120,10 +118,10 @@ class QueueClient:
     ) -> Published:
         """Return once the message is on the broker's disk.
 
-        `id` is the publisher's own (made up when None); the same id from the same origin is *duplicate*, not a second message.
-        `not_before` is Unix time. Messages of one `key` at one address are delivered one at a time, in order. Raises QueueBusy
-        (nothing stored), NotPermitted, BadAddress, NoRoute, and PublishUnknown at the deadline; it is resent under the same id
-        across reconnects until then.
+        `id` is the publisher's own (made up when None); the same id from the same origin is *duplicate*, not a second
+        message. `not_before` is Unix time. Messages of one `key` at one address are delivered one at a time, in order.
+        Raises QueueBusy (nothing stored), NotPermitted, BadAddress, NoRoute, and PublishUnknown at the deadline; it is
+        resent under the same id across reconnects until then.
         """
         item = wire.Item(address, id or new_id(), delay_s, not_before, expires_s, max_attempts, key)
         ask = self._publish(item, body)
@@ -136,8 +134,11 @@ class QueueClient:
     async def publish_many(
         self, address: str, items: Sequence[tuple[str, Body]], *, deadline_s: float = 5.0
     ) -> list[Published]:
-        """Publish (id, body) pairs in one go; the first refusal is raised, PublishUnknown names the ids without an answer."""
-        asks = [self._publish(wire.Item(address, id), body) for id, body in items]
+        """Publish (id, body) pairs in one go: all are tried, then the first refusal is raised.
+
+        PublishUnknown names the ids without an answer.
+        """
+        asks = [self._publish(wire.Item(address, name), body) for name, body in items]
         try:
             if asks:
                 await asyncio.wait([ask.answer for ask in asks], timeout=deadline_s)
@@ -207,7 +208,7 @@ class QueueClient:
         address: str,
         body: Body,
         *,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002  # as in publish
         delay_s: float = 0.0,
         expires_s: float | None = None,
         max_attempts: int | None = None,
@@ -226,7 +227,8 @@ class QueueClient:
     async def emit(self, topic: str, body: Body, *, deadline_s: float = 5.0) -> None:
         """Return once the broker has taken the event; it keeps the last value for late subscribers (not on disk).
 
-        The client emits its last values again when the broker was restarted. Raises NotPermitted, Unavailable at the deadline.
+        The client emits its last values again when the broker was restarted. Raises NotPermitted, Unavailable at the
+        deadline.
         """
         data = self._fitting(body)
         await self._asked(SingleAsk(lambda r: wire.Emit(r, topic), [data], self._future()), f"emit {topic}", deadline_s)
@@ -244,9 +246,10 @@ class QueueClient:
             raise DeadlinePassed(f"The broker did not answer within {deadline_s:g} s ({what}).") from None
 
     async def events(self, pattern: str) -> AsyncGenerator[Event, None]:
-        """Iterate over events of the topics that match, first the values the broker kept. Subscribes again after a reconnect.
+        """Iterate over events of the topics that match, first the values the broker kept.
 
-        Who falls behind gets the newest value of each topic, not every value. Raises NotPermitted.
+        Subscribes again after a reconnect. Who falls behind gets the newest value of each topic, not every value.
+        Raises NotPermitted.
         """
         feed = EventFeed(pattern)
         number = self._link.subscribe(feed)
@@ -257,10 +260,11 @@ class QueueClient:
             self._link.unsubscribe(number)
 
     async def call(self, name: str, request: object, reply_type: type[T], *, deadline_s: float = 5.0) -> T:
-        """Return the answer of whoever serves `name`, decoded. `request` is anything msgspec can encode; None is an empty body.
+        """Return the answer of whoever serves `name`, decoded. `request` is anything msgspec can encode; None is an
+        empty body.
 
-        Raises RemoteError with the server's code, sentence and hint (`call-not-served`: nobody serves it; `call-server-lost`), NotPermitted,
-        DeadlinePassed. A call is never repeated by itself.
+        Raises RemoteError with the server's code, sentence and hint (`call-not-served`: nobody serves it; `call-
+        server-lost`), NotPermitted, DeadlinePassed. A call is never repeated by itself.
         """
         body = b"" if request is None else request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
         until = time.monotonic() + deadline_s
@@ -275,7 +279,8 @@ class QueueClient:
     async def serve(self, name: str, handler: Handler, *, deadline_s: float = 30.0) -> None:
         """Register `handler` for calls to `name` and return once the broker knows; it runs until the client is left.
 
-        Each request runs as a task of its own, cancelled when its deadline has passed. Raises NotPermitted, DeadlinePassed.
+        Each request runs as a task of its own, cancelled when its deadline has passed. Raises NotPermitted,
+        DeadlinePassed.
         """
         self._handlers[name] = handler
         try:
@@ -304,7 +309,9 @@ class QueueClient:
             fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
         except Exception:
             log.exception("the call %s from %s failed", asked.name, asked.caller)
-            fault = wire.Fault("internal-error", f"{asked.name} failed unexpectedly.", "The journal of its server says why.")
+            fault = wire.Fault(
+                "internal-error", f"{asked.name} failed unexpectedly.", "The journal of its server says why."
+            )
         self._link.answer(wire.Answer(asked.call, fault), reply)
 
 

@@ -96,4 +96,4 @@ class Request(msgspec.Struct, frozen=True):
 
 
 Handler = Callable[[Request], Awaitable[object]]
-"""Returns anything msgspec can encode. An ApplianceError raised in it travels to the caller, others as `internal-error`."""
+"""Returns anything msgspec can encode. An ApplianceError travels to the caller, others become `internal-error`."""

@@ -78,11 +78,26 @@ class Dispatch:
         session = consumer.session
         for t in taken:
             self._leases.add(
-                Lease(t.seq, t.fence, t.origin, t.id, address, t.attempt, t.max_attempts, session.name, len(t.body), until, consumer)
+                Lease(
+                    t.seq,
+                    t.fence,
+                    t.origin,
+                    t.id,
+                    address,
+                    t.attempt,
+                    t.max_attempts,
+                    session.name,
+                    len(t.body),
+                    until,
+                    consumer,
+                )
             )
         consumer.out += len(taken)
         self._ledger.leased(address, len(taken))
         handed = tuple(wire.Handed((t.seq, t.fence), t.id, t.origin, address, t.attempt, t.published_at) for t in taken)
         outbox.post(
-            session, wire.Deliver(consumer.number, handed), [t.body for t in taken], leases=[item.token for item in handed]
+            session,
+            wire.Deliver(consumer.number, handed),
+            [t.body for t in taken],
+            leases=[item.token for item in handed],
         )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from appliance.contracts.member import Ping, Pong
+from appliance.contracts.traffic import QueueStats, RecentMessages, RecentQuery
 from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.auth import Grant, KeyRing
@@ -20,7 +21,6 @@ from appliance.queue.inspection import recent, stats
 from appliance.queue.sessions import Outbox, Parcel, Session
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.store import Store
-from appliance.queue.views import QueueStats, RecentMessages, RecentQuery
 from appliance.queue.work import Work
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ Handler = Callable[[Session, Any, wire.Frames], None]
 class Engine:
     """Knows no sockets and no threads: `handle` for each message, then `run_turn`, then send what it returns."""
 
-    def __init__(self, store: Store, home: Home, settings: BrokerSettings, clock: Clock, ring: KeyRing, disk: Path) -> None:
+    def __init__(
+        self, store: Store, home: Home, settings: BrokerSettings, *, clock: Clock, ring: KeyRing, disk: Path
+    ) -> None:
         self._store = store
         self._home = home
         self._settings = settings
@@ -144,14 +146,16 @@ class Engine:
             self._drop(session, give_back=False)
 
     def keys_changed(self) -> None:
-        """Let a new key list take effect on the sessions that are open: whose key or rights are gone, is out at once."""
+        """Let a new key list take effect on open sessions: whose key or rights are gone, is out at once."""
         for session in list(self._sessions.values()):
             grant = self._ring.find(session.user)
             if grant is None:
                 log.warning("the key of %s was revoked", session.name)
                 self._drop(session, give_back=True)
             elif grant is not session.grant:
-                self._outbox.post_to_route(session.route, wire.Bye(SESSION_UNKNOWN, "The rights of this key have changed."))
+                self._outbox.post_to_route(
+                    session.route, wire.Bye(SESSION_UNKNOWN, "The rights of this key have changed.")
+                )
                 self._drop(session, give_back=False)
 
     def run_turn(self) -> list[Parcel]:

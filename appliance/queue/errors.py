@@ -15,7 +15,10 @@ class QueueBusy(Unavailable):
 
 
 class PublishUnknown(Unavailable):
-    """No acknowledgement came before the deadline: stored or not. Publish again with the same id; a repeat is no second message."""
+    """No acknowledgement came before the deadline, so it may be stored or not.
+
+    Publish again with the same id: a repeat is no second message.
+    """
 
     code = "publish-unknown"
     hint = "Publish again with the same id: the broker recognises a repeat."
@@ -41,7 +44,10 @@ class LeaseLost(ApplianceError):
 
 
 class SettleUnknown(Unavailable):
-    """No answer to done, retry, reject or move before the deadline; if it did not arrive, the message is delivered again."""
+    """No answer to done, retry, reject or move before the deadline.
+
+    If it did not arrive, the message is delivered again.
+    """
 
     code = "settle-unknown"
 
@@ -67,7 +73,7 @@ class RemoteError(Relayed):
 NOT_SERVED = "call-not-served"
 CALL_DEADLINE = "call-deadline"
 SERVER_LOST = "call-server-lost"
-"""Codes with which the broker itself answers a call: nobody serves the name, no answer in time, the server went away."""
+"""Codes with which the broker itself answers a call: nobody serves it, no answer in time, its server went away."""
 
 
 class WireError(InvalidInput):

@@ -80,10 +80,9 @@ class Intake:
             name = self._names[text] = self._home.short(text)
         return name
 
-    def accept(
-        self, session: Session, item: wire.Item, body: bytes, ack: Ack, index: int, moved_from: Lease | None = None
-    ) -> bool:
+    def accept(self, item: wire.Item, body: bytes, ack: Ack, index: int, moved_from: Lease | None = None) -> bool:
         """Take an item into this turn's transaction, or write into `ack` why not; return which."""
+        session = ack.session
         try:
             address = self._permitted(session, item.address)
         except ApplianceError as error:
@@ -116,15 +115,22 @@ class Intake:
     def _row(self, item: wire.Item, body: bytes, address: str, origin: str) -> NewItem:
         wall = self._clock.wall()
         return NewItem(
-            self._ledger.take_seq(), origin, item.id, address, body, item.max_attempts or self._settings.max_attempts, wall,
-            self._clock.now() + item.delay_s if item.delay_s else None,
-            item.not_before if item.not_before and item.not_before > wall else None,
-            wall + item.expires_s if item.expires_s is not None else None, item.key,
-        )  # fmt: skip
+            seq=self._ledger.take_seq(),
+            origin=origin,
+            id=item.id,
+            address=address,
+            body=body,
+            max_attempts=item.max_attempts or self._settings.max_attempts,
+            published_at=wall,
+            due=self._clock.now() + item.delay_s if item.delay_s else None,
+            not_before=item.not_before if item.not_before and item.not_before > wall else None,
+            expires_at=wall + item.expires_s if item.expires_s is not None else None,
+            key=item.key,
+        )
 
-    def add_own(self, origin: str, id: str, address: str, body: bytes) -> None:
+    def add_own(self, origin: str, message: str, address: str, body: bytes) -> None:
         """Take in a message of the broker's own, whatever the limits."""
-        item = wire.Item(address, id)
+        item = wire.Item(address, message)
         self._arrivals.append(Arrival(self._row(item, body, address, origin), None, 0))
         self._ledger.arrived(address, len(body))
 

@@ -4,7 +4,7 @@ import heapq
 
 import msgspec
 
-from appliance.queue.sessions import Consumer
+from appliance.queue.sessions import Consumer, Session
 
 
 class Lease(msgspec.Struct, gc=False):
@@ -72,6 +72,6 @@ class LeaseTable:
         for lease in self._by_seq.values():
             lease.until += seconds
 
-    def held_by(self, consumers: set[Consumer]) -> list[Lease]:
-        """Return the leases of these subscriptions."""
-        return [lease for lease in self._by_seq.values() if lease.consumer in consumers]
+    def held_by(self, session: Session) -> list[Lease]:
+        """Return the leases that were given or adopted in a session."""
+        return [lease for lease in self._by_seq.values() if lease.consumer and lease.consumer.session is session]

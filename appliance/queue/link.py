@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from appliance.queue import wire
-from appliance.queue.asks import Ask, Answer, Batch, SettleAsk, SingleAsk, batches, error_of, resolve, session_lost
+from appliance.queue.asks import Answer, Ask, Batch, SettleAsk, SingleAsk, batches, error_of, resolve, session_lost
 from appliance.queue.delivery import Delivery, Event, Settler
 from appliance.queue.errors import WireError
 from appliance.queue.feeds import EventFeed, WorkFeed
@@ -34,7 +34,9 @@ SESSION_UNKNOWN = "session-unknown"
 class Link:
     """Everything a client keeps across sessions: subscriptions, leases in hand, last events, what was asked."""
 
-    def __init__(self, connection: "Connection", settler: Settler, on_asked: Callable[[wire.Asked, bytes], None]) -> None:
+    def __init__(
+        self, connection: "Connection", settler: Settler, on_asked: Callable[[wire.Asked, bytes], None]
+    ) -> None:
         self._connection = connection
         self._settler = settler
         self._on_asked = on_asked
@@ -55,10 +57,13 @@ class Link:
         self.welcome: wire.Welcome | None = None
         self.connected = asyncio.Event()
 
-    # -- the session ---------------------------------------------------------------------------------------------------
+    # -- the session
 
     async def run(self) -> None:
-        """Keep a session open until cancelled. Each session has a socket of its own, so nothing of an old one gets into it."""
+        """Keep a session open until cancelled.
+
+        Each session has a socket of its own, so nothing of an old one gets into it.
+        """
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -149,10 +154,10 @@ class Link:
         """Wait until what was sent has left, after `run` has ended."""
         await asyncio.to_thread(self._context.term)
 
-    # -- asking --------------------------------------------------------------------------------------------------------
+    # -- asking
 
     def ask(self, ask: Ask) -> None:
-        """Send it with the others of this turn of the event loop; again in the next session, while it is not answered."""
+        """Send it with the others of this turn of the event loop; again in the next session, if not answered."""
         self._box.append(ask)
         if self.welcome is None and len(self._box) % MAX_STALE == 0:
             self._box = [waiting for waiting in self._box if not waiting.answer.done()]
@@ -193,7 +198,7 @@ class Link:
         """Remember what is served, for the next session."""
         self._served.add(name)
 
-    # -- subscriptions and leases ----------------------------------------------------------------------------------------
+    # -- subscriptions and leases
 
     def subscribe(self, feed: WorkFeed | EventFeed) -> int:
         """Fill the feed from now on, across sessions."""
@@ -233,15 +238,14 @@ class Link:
             self._held.pop(token, None)
             self.ask(SettleAsk(wire.Outcome(token, wire.RELEASE), self._quiet()))
 
-    def release_waiting(self) -> None:
-        """Give back every delivery that the application has not seen."""
-        for feed in self._feeds.values():
+    def release_all(self, *, seen: bool) -> None:
+        """End the subscriptions to work and give their deliveries back; with `seen` those too that were taken."""
+        for number, feed in list(self._feeds.items()):
             if isinstance(feed, WorkFeed):
-                self.release(delivery.token for delivery in feed.drain())
-
-    def release_all(self) -> None:
-        """Give back every delivery in hand."""
-        self.release(self._held)
+                self.unsubscribe(number)
+                feed.fail(session_lost())
+        if seen:
+            self.release(self._held)
 
     def settled(self, token: wire.Token) -> None:
         """Stop renewing a lease."""
@@ -259,7 +263,7 @@ class Link:
         answer.add_done_callback(log_error)
         return answer
 
-    # -- hearing -------------------------------------------------------------------------------------------------------
+    # -- hearing
 
     def _on_message(self, frames: wire.Frames) -> None:
         self._heard = asyncio.get_running_loop().time()

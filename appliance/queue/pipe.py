@@ -20,8 +20,8 @@ MAX_AT_ONCE = 256
 class Pipe:
     """One DEALER socket. `on_message` is called for each message; nothing here blocks or raises for a missing broker.
 
-    The descriptor of a ZeroMQ socket is edge-triggered and a send may use up the edge, so after each send the socket is looked
-    at again (zmq_getsockopt(3), ZMQ_FD).
+    The descriptor of a ZeroMQ socket is edge-triggered and a send may use up the edge, so after each send the socket
+    is looked at again (zmq_getsockopt(3), ZMQ_FD).
     """
 
     def __init__(

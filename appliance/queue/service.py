@@ -37,7 +37,9 @@ async def main() -> None:
     keys = Keys(public=context.queue_key, secret=credential(CURVE_CREDENTIAL))
     store = SqliteStore(directory / "queue.sqlite")
     try:
-        engine = Engine(store, Home(context.lan, context.cluster), settings, SystemClock(), ring, directory)
+        engine = Engine(
+            store, Home(context.lan, context.cluster), settings, clock=SystemClock(), ring=ring, disk=directory
+        )
         broker = Broker(settings, keys, engine, ring)
         try:
             await _serve(broker, settings)

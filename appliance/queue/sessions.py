@@ -13,7 +13,18 @@ MAX_STALLED_BYTES = 32 * 2**20
 class Session:
     """One client, from Hello to Bye. `user` is the authenticated key; the route is only where to send."""
 
-    __slots__ = ("closed", "consumers", "grant", "last_seen", "route", "serving", "stalled", "stalled_bytes", "user", "watchers")
+    __slots__ = (
+        "closed",
+        "consumers",
+        "grant",
+        "last_seen",
+        "route",
+        "serving",
+        "stalled",
+        "stalled_bytes",
+        "user",
+        "watchers",
+    )
 
     def __init__(self, route: bytes, user: str, grant: Grant, now: float) -> None:
         self.route = route
@@ -63,12 +74,19 @@ class Watcher:
 
 
 class Parcel:
-    """A message to be sent. `leases` are those it hands out; of two with the same `latest`, only the newer need arrive."""
+    """A message to be sent.
+
+    `leases` are those it hands out; of two with the same `latest`, only the newer need arrive.
+    """
 
     __slots__ = ("frames", "latest", "leases", "route", "session")
 
     def __init__(
-        self, route: bytes, session: Session | None, frames: Frames, leases: Sequence[tuple[int, int]] = (),
+        self,
+        route: bytes,
+        session: Session | None,
+        frames: Frames,
+        leases: Sequence[tuple[int, int]] = (),
         latest: tuple[int, str] | None = None,
     ) -> None:
         self.route = route
@@ -90,7 +108,12 @@ class Outbox:
         self.parcels: list[Parcel] = []
 
     def post(
-        self, session: Session, header: Header, bodies: Sequence[bytes] = (), *, leases: Sequence[tuple[int, int]] = (),
+        self,
+        session: Session,
+        header: Header,
+        bodies: Sequence[bytes] = (),
+        *,
+        leases: Sequence[tuple[int, int]] = (),
         latest: tuple[int, str] | None = None,
     ) -> None:
         """Queue a message for a session."""

@@ -12,9 +12,9 @@ Count = Annotated[int, Meta(ge=1)]
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`bind` are ZeroMQ endpoints; `access_file` is an AccessList in JSON, read again when it changes or at SIGHUP.
 
-    `lease_s` without a heartbeat and a message goes to another consumer. A publisher hears *busy* at `max_depth` messages
-    waiting at one address, `max_bytes` held in all, or less than `min_free_bytes` left on the disk. Settled messages are
-    remembered, and with them their ids, for `keep_s`, but never more than `keep_rows` of them.
+    `lease_s` without a heartbeat and a message goes to another consumer. A publisher hears *busy* at `max_depth`
+    messages waiting at one address, `max_bytes` held in all, or less than `min_free_bytes` left on the disk. Settled
+    messages are remembered, and with them their ids, for `keep_s`, but never more than `keep_rows` of them.
     """
 
     bind: tuple[str, ...]

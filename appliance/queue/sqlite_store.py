@@ -1,4 +1,4 @@
-"""The embedded store: SQLite in WAL mode with `synchronous=FULL`, so a commit is an fsync of the log (sqlite.org/wal.html)."""
+"""The embedded store: SQLite, WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html)."""
 
 import contextlib
 import sqlite3
@@ -23,12 +23,27 @@ TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, pu
  ORDER BY work.seq LIMIT ?"""
 LEASE = "UPDATE work SET state = 1, attempt = ?, fence = ?, holder = ?, changed_at = ? WHERE seq = ?"
 GIVE_BACK = "UPDATE work SET state = 0, fence = ?, attempt = ?, due = ?, reason = ?, changed_at = ? WHERE seq = ?"
+DUE = "SELECT seq, address FROM work WHERE state = 0 AND due IS NOT NULL AND due <= ? LIMIT 5000"
+WAKE_DUE = "UPDATE work SET due = NULL WHERE seq = ?"
+BEGINS = "SELECT seq, address FROM work WHERE state = 0 AND not_before IS NOT NULL AND not_before <= ? LIMIT 5000"
+WAKE_BEGUN = "UPDATE work SET not_before = NULL WHERE seq = ?"
+OVER = """SELECT seq, address, size FROM work
+ WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?"""
+EXPIRE = "UPDATE work SET state = 4, changed_at = ?, reason = 'expired' WHERE seq = ?"
 FORGET = "SELECT seq FROM work WHERE state IN (2, 4) AND changed_at < ? ORDER BY changed_at LIMIT ?"
 TOTALS = """INSERT INTO totals VALUES (?,?,?,?) ON CONFLICT (address)
  DO UPDATE SET done = excluded.done, dead = excluded.dead, expired = excluded.expired"""
-RECENT = """SELECT seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder, reason
- FROM work ORDER BY seq DESC LIMIT ?"""
-LEASED = """SELECT seq, fence, origin, id, address, attempt, max_attempts, holder, size FROM work WHERE state = 1 ORDER BY seq"""
+# Of the newest only, so that a pattern that nothing matches does not hold up the broker.
+RECENT = """SELECT seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder,
+ reason FROM (SELECT * FROM work ORDER BY seq DESC LIMIT 20000)
+ WHERE '/' || address GLOB '*/' || ? AND NOT '/' || address GLOB '*/' || ? ORDER BY seq DESC LIMIT ?"""
+LEASED = """SELECT seq, fence, origin, id, address, attempt, max_attempts, holder, size
+ FROM work WHERE state = 1 ORDER BY seq"""
+
+
+def _row(i: NewItem) -> tuple[object, ...]:
+    at, size = i.published_at, len(i.body)
+    return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, i.due, i.not_before, i.expires_at, at, at, size)
 
 
 @contextlib.contextmanager
@@ -108,18 +123,14 @@ class SqliteStore:
         with _translated():
             db = self._begin()
             before = db.total_changes
-            db.executemany(INSERT, [
-                (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, i.due, i.not_before, i.expires_at, i.published_at,
-                 i.published_at, len(i.body)) for i in items
-            ])  # fmt: skip
+            db.executemany(INSERT, [_row(item) for item in items])
             if db.total_changes - before == len(items):
-                db.executemany("INSERT INTO body VALUES (?,?)", [(i.seq, i.body) for i in items])
+                db.executemany("INSERT INTO body VALUES (?,?)", [(item.seq, item.body) for item in items])
                 return [True] * len(items)
-            inserted = {row[0] for row in db.execute(
-                "SELECT seq FROM work WHERE seq BETWEEN ? AND ?", (items[0].seq, items[-1].seq)
-            )}  # fmt: skip
-            db.executemany("INSERT INTO body VALUES (?,?)", [(i.seq, i.body) for i in items if i.seq in inserted])
-            return [i.seq in inserted for i in items]
+            span = (items[0].seq, items[-1].seq)
+            stored = {row[0] for row in db.execute("SELECT seq FROM work WHERE seq BETWEEN ? AND ?", span)}
+            db.executemany("INSERT INTO body VALUES (?,?)", [(i.seq, i.body) for i in items if i.seq in stored])
+            return [item.seq in stored for item in items]
 
     def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
         """See Store."""
@@ -154,7 +165,9 @@ class SqliteStore:
     def bury(self, seq: int, wall: float, reason: str) -> None:
         """See Store."""
         with _translated():
-            self._begin().execute("UPDATE work SET state = 3, changed_at = ?, reason = ? WHERE seq = ?", (wall, reason, seq))
+            self._begin().execute(
+                "UPDATE work SET state = 3, changed_at = ?, reason = ? WHERE seq = ?", (wall, reason, seq)
+            )
 
     def write_history(self, records: Iterable[Record]) -> None:
         """See Store."""
@@ -168,12 +181,10 @@ class SqliteStore:
         """See Store."""
         woken: dict[str, int] = {}
         with _translated():
-            for column, at in (("due", now), ("not_before", wall)):
-                found = self._db.execute(
-                    f"SELECT seq, address FROM work WHERE state = 0 AND {column} IS NOT NULL AND {column} <= ? LIMIT 5000", (at,)
-                ).fetchall()
+            for find, change, at in ((DUE, WAKE_DUE, now), (BEGINS, WAKE_BEGUN, wall)):
+                found = self._db.execute(find, (at,)).fetchall()
                 if found:
-                    self._begin().executemany(f"UPDATE work SET {column} = NULL WHERE seq = ?", [(seq,) for seq, _ in found])
+                    self._begin().executemany(change, [(seq,) for seq, _address in found])
                 for _seq, address in found:
                     woken[address] = woken.get(address, 0) + 1
         return woken
@@ -181,16 +192,11 @@ class SqliteStore:
     def expire(self, wall: float, limit: int) -> list[tuple[str, int]]:
         """See Store."""
         with _translated():
-            found = self._db.execute(
-                "SELECT seq, address, size FROM work WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?",
-                (wall, limit),
-            ).fetchall()
+            found = self._db.execute(OVER, (wall, limit)).fetchall()
             if found:
                 db = self._begin()
-                db.executemany(
-                    "UPDATE work SET state = 4, changed_at = ?, reason = 'expired' WHERE seq = ?", [(wall, s) for s, _, _ in found]
-                )
-                db.executemany("DELETE FROM body WHERE seq = ?", [(seq,) for seq, _, _ in found])
+                db.executemany(EXPIRE, [(wall, seq) for seq, _address, _size in found])
+                db.executemany("DELETE FROM body WHERE seq = ?", [(seq,) for seq, _address, _size in found])
         return [(address, size) for _seq, address, size in found]
 
     def next_times(self) -> tuple[float | None, float | None]:
@@ -228,17 +234,19 @@ class SqliteStore:
             row = self._db.execute("SELECT state, fence, holder, origin FROM work WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else Standing(State(row[0]), *row[1:])
 
-    def knows(self, origin: str, id: str) -> bool:
+    def knows(self, origin: str, message: str) -> bool:
         """See Store."""
         with _translated():
-            row = self._db.execute("SELECT 1 FROM work WHERE origin = ? AND id = ?", (origin, id)).fetchone()
+            row = self._db.execute("SELECT 1 FROM work WHERE origin = ? AND id = ?", (origin, message)).fetchone()
         return row is not None
 
-    def recent(self, limit: int) -> list[Brief]:
+    def recent(self, limit: int, only: str = "*", without: str = "") -> list[Brief]:
         """See Store."""
         with _translated():
-            rows = self._db.execute(RECENT, (limit,)).fetchall()
-        return [Brief(seq, origin, id_, address, State(state), *rest) for seq, origin, id_, address, state, *rest in rows]
+            rows = self._db.execute(RECENT, (only, without, limit)).fetchall()
+        return [
+            Brief(seq, origin, id_, address, State(state), *rest) for seq, origin, id_, address, state, *rest in rows
+        ]
 
     def commit(self) -> None:
         """See Store."""

@@ -1,7 +1,7 @@
 """Where work waits: the interface every store fulfils, and what goes in and out of it.
 
-All changes between two commits are one transaction; nothing counts before `commit` has returned. Times named `due` are broker
-time (see clock.py), the others Unix time.
+All changes between two commits are one transaction; nothing counts before `commit` has returned. Times named `due` are
+broker time (see clock.py), the others Unix time.
 """
 
 import enum
@@ -66,7 +66,7 @@ class HeldItem(msgspec.Struct, frozen=True, gc=False):
 
 
 class Given(msgspec.Struct, frozen=True, gc=False):
-    """A lease that ends with the item ready again: after `due`; with a new `fence` so that the old token is worth nothing."""
+    """A lease that ends with the item ready again, from `due` on; a new `fence` makes the old token worth nothing."""
 
     seq: int
     fence: int
@@ -87,7 +87,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counts(msgspec.Struct):
-    """How many items of an address are in each state now, and how many ever came to an end (totals outlive the items)."""
+    """How many items of an address are in each state now, and how many ever ended (totals outlive the items)."""
 
     ready: int = 0
     leased: int = 0
@@ -150,8 +150,8 @@ class Store(Protocol):
     def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
         """Lease up to `limit` items, at most `max_bytes` beyond the first, oldest first, to `holder`.
 
-        Skips what is not due, has expired, or has an unfinished elder of the same key. Returns the items, and whether there
-        may be more.
+        Skips what is not due, has expired, or has an unfinished elder of the same key. Returns the items, and whether
+        there may be more.
         """
 
     def finish(self, seqs: Sequence[int], wall: float) -> None:
@@ -173,7 +173,7 @@ class Store(Protocol):
         """Make READY items EXPIRED whose time is over; address and body size of each."""
 
     def next_times(self) -> tuple[float | None, float | None]:
-        """Return the next broker time at which something is due, and the next Unix time at which something begins or expires."""
+        """Return when, next, something is due (broker time), and when something begins or expires (Unix time)."""
 
     def forget(self, before: float, limit: int) -> int:
         """Drop up to `limit` DONE or EXPIRED items, oldest first, that ended before `before`; how many."""
@@ -184,11 +184,11 @@ class Store(Protocol):
     def find(self, seq: int) -> Standing | None:
         """Return how things stand with an item, None if there is none."""
 
-    def knows(self, origin: str, id: str) -> bool:
-        """Return whether there is an item of this origin and id."""
+    def knows(self, origin: str, message: str) -> bool:
+        """Return whether there is an item of this origin and id `message`."""
 
-    def recent(self, limit: int) -> list[Brief]:
-        """Return the newest items, newest first."""
+    def recent(self, limit: int, only: str = "*", without: str = "") -> list[Brief]:
+        """Return the newest items whose short name matches `only` and not `without`, newest first."""
 
     def commit(self) -> None:
         """Return once everything since the last commit is on disk; does nothing when nothing changed."""

@@ -1,4 +1,5 @@
-"""The frames of the protocol, in the shape of the Majordomo protocol 0.2 (ZeroMQ RFC 18); PROTOCOL.md has the whole of it.
+"""The frames of the protocol, in the shape of the Majordomo protocol 0.2 (ZeroMQ RFC 18); PROTOCOL.md has the whole of
+it.
 
 A message is: version frame, command frame (one byte), header frame (a MessagePack array), then one frame per body.
 Encoding and decoding are pure; what does not fit raises WireError.
@@ -257,13 +258,30 @@ class Reply(_OneBody, frozen=True):
 
 
 TO_BROKER: dict[bytes, type[Header]] = {
-    b"\x01": Hello, b"\x02": Publish, b"\x03": Consume, b"\x04": Subscribe, b"\x05": Cancel, b"\x06": Settle, b"\x07": Move,
-    b"\x08": Emit, b"\x09": Call, b"\x0a": Serve, b"\x0b": Answer, b"\x0c": Heartbeat, b"\x0d": Bye,
-}  # fmt: skip
+    b"\x01": Hello,
+    b"\x02": Publish,
+    b"\x03": Consume,
+    b"\x04": Subscribe,
+    b"\x05": Cancel,
+    b"\x06": Settle,
+    b"\x07": Move,
+    b"\x08": Emit,
+    b"\x09": Call,
+    b"\x0a": Serve,
+    b"\x0b": Answer,
+    b"\x0c": Heartbeat,
+    b"\x0d": Bye,
+}
 TO_CLIENT: dict[bytes, type[Header]] = {
-    b"\x81": Welcome, b"\x82": Results, b"\x83": Deliver, b"\x84": Happened, b"\x85": Asked, b"\x86": Reply,
-    b"\x87": Heartbeat, b"\x88": Bye,
-}  # fmt: skip
+    b"\x81": Welcome,
+    b"\x82": Results,
+    b"\x83": Deliver,
+    b"\x84": Happened,
+    b"\x85": Asked,
+    b"\x86": Reply,
+    b"\x87": Heartbeat,
+    b"\x88": Bye,
+}
 
 _ENCODE = msgspec.msgpack.Encoder().encode
 _TO_BROKER = {command: msgspec.msgpack.Decoder(kind) for command, kind in TO_BROKER.items()}

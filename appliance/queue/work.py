@@ -26,7 +26,10 @@ CLOCK_EVERY_S = 10.0
 
 
 class Ending(msgspec.Struct):
-    """A lease that ends in this turn. `counted` is false where the attempt never began, `lapsed` where nobody settled it."""
+    """A lease that ends in this turn.
+
+    `counted` is false where the attempt never began, `lapsed` where nobody settled it.
+    """
 
     lease: Lease
     reason: str
@@ -52,7 +55,9 @@ class Work:
         until = clock.now() + settings.lease_s
         for h in snapshot.held:
             self.leases.add(
-                Lease(h.seq, h.fence, h.origin, h.id, h.address, h.attempt, h.max_attempts, h.holder, h.size, until, None)
+                Lease(
+                    h.seq, h.fence, h.origin, h.id, h.address, h.attempt, h.max_attempts, h.holder, h.size, until, None
+                )
             )
         self.intake = Intake(home, settings, clock, self.ledger)
         self.dispatch = Dispatch(clock, self.ledger, self.leases, settings.lease_s)
@@ -70,7 +75,7 @@ class Work:
         """Take items in; the answer goes out when the turn is on disk."""
         ack = Ack(session, header.request, len(bodies))
         for index, (item, body) in enumerate(zip(header.items, bodies, strict=True)):
-            self.intake.accept(session, item, body, ack, index)
+            self.intake.accept(item, body, ack, index)
         self._acks.append(ack)
 
     def handle_move(self, session: Session, header: wire.Move, bodies: wire.Frames) -> None:
@@ -80,7 +85,7 @@ class Work:
         lease = self.leases.find(*header.token, session.name)
         if lease is None:
             self._doubtful.append((ack, 0, wire.Outcome(header.token, wire.DONE), header.item.id))
-        elif self.intake.accept(session, header.item, bodies[0], ack, 0, lease):
+        elif self.intake.accept(header.item, bodies[0], ack, 0, lease):
             self.leases.end(lease)
 
     def handle_settle(self, session: Session, header: wire.Settle, _bodies: wire.Frames) -> None:
@@ -115,7 +120,9 @@ class Work:
             ack.refuse(0, error)
             return
         self.cancel(session, header.subscription)
-        consumer = session.consumers[header.subscription] = Consumer(session, header.subscription, pattern, header.credit)
+        consumer = session.consumers[header.subscription] = Consumer(
+            session, header.subscription, pattern, header.credit
+        )
         for seq, fence in header.held:
             lease = self.leases.find(seq, fence, session.name)
             if lease is not None and (lease.consumer is None or lease.consumer.session.closed):
@@ -140,11 +147,10 @@ class Work:
 
     def leave(self, session: Session, *, give_back: bool) -> None:
         """End a session's subscriptions; with `give_back` its leases too, else they lapse in their time."""
-        consumers = set(session.consumers.values())
         for number in list(session.consumers):
             self.cancel(session, number)
-        if give_back and consumers:
-            for lease in self.leases.held_by(consumers):
+        if give_back:
+            for lease in self.leases.held_by(session):
                 self.leases.end(lease)
                 self._endings.append(Ending(lease, "the consumer left", lapsed=True))
 
@@ -233,15 +239,15 @@ class Work:
         self.dispatch.changed(lease.address)
         if lease.address == NOTICES:
             return
-        notice = Notice(
-            subject=f"Dead letter at {lease.address}",
-            body=(
-                f"The message {lease.id} from {lease.origin} could not be processed at {lease.address} and was set aside.\n\n"
-                f"Attempts: {lease.attempt} of {lease.max_attempts}\nLast consumer: {lease.holder}\nReason: {ending.reason}\n"
-            ),
-            at=wall,
+        text = (
+            f"The message {lease.id} from {lease.origin} could not be processed at {lease.address} "
+            "and was set aside.\n\n"
+            f"Attempts: {lease.attempt} of {lease.max_attempts}\n"
+            f"Last consumer: {lease.holder}\n"
+            f"Reason: {ending.reason}\n"
         )
-        self.intake.add_own(BROKER_ORIGIN, f"dead-letter-{lease.seq}-{lease.fence}", NOTICES, msgspec.msgpack.encode(notice))
+        notice = msgspec.msgpack.encode(Notice(subject=f"Dead letter at {lease.address}", body=text, at=wall))
+        self.intake.add_own(BROKER_ORIGIN, f"dead-letter-{lease.seq}-{lease.fence}", NOTICES, notice)
 
     def _check_doubtful(self) -> None:
         """A settle without a running lease is fine if it is a repeat of the one that ended that lease."""
@@ -249,7 +255,9 @@ class Work:
         for ack, index, outcome, moved_id in doubtful:
             seq, fence = outcome.token
             found = self._store.find(seq)
-            wanted = {wire.DONE: {State.DONE}, wire.REJECT: {State.DEAD}}.get(outcome.outcome, {State.READY, State.DEAD})
+            wanted = {wire.DONE: {State.DONE}, wire.REJECT: {State.DEAD}}.get(
+                outcome.outcome, {State.READY, State.DEAD}
+            )
             if (
                 found is None
                 or found.state not in wanted
@@ -263,7 +271,9 @@ class Work:
     def _pass_time(self) -> None:
         """Let items become due, begin, or expire, and forget the oldest settled ones."""
         now, wall = self._clock.now(), self._clock.wall()
-        if (self._next_due is not None and self._next_due <= now) or (self._next_wall is not None and self._next_wall <= wall):
+        if (self._next_due is not None and self._next_due <= now) or (
+            self._next_wall is not None and self._next_wall <= wall
+        ):
             for address in self._store.wake(now, wall):
                 self.dispatch.changed(address)
             for address, size in self._store.expire(wall, EXPIRE_AT_ONCE):

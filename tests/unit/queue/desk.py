@@ -60,7 +60,7 @@ class Desk:
         access.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
         self.ring = KeyRing(access)
         home = Home("lan", "main")
-        self.engine = Engine(self.store, home, self.settings, self.clock, self.ring, self.directory)
+        self.engine = Engine(self.store, home, self.settings, clock=self.clock, ring=self.ring, disk=self.directory)
         self.inboxes.clear()
 
     def restart(self) -> None:

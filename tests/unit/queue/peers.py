@@ -31,7 +31,9 @@ class Peer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._socket.close()
         self._context.term()
 
@@ -59,9 +61,9 @@ class Peer:
         self.send(wire.Hello("test"))
         return self.receive(wire.Welcome)[0]
 
-    def publish(self, address: str, id: str, body: bytes = b"") -> int:
+    def publish(self, address: str, message: str, body: bytes = b"") -> int:
         """Publish one item and return its status."""
-        self.send(wire.Publish(7, (wire.Item(address, id),)), body)
+        self.send(wire.Publish(7, (wire.Item(address, message),)), body)
         return self.receive(wire.Results)[0].statuses[0]
 
     def take(self, pattern: str) -> wire.Handed:

@@ -5,10 +5,10 @@ import asyncio
 import msgspec
 import pytest
 
-from appliance.errors import DeadlinePassed, InvalidInput, NotFound
 from appliance.contracts.member import Ping, Pong
+from appliance.contracts.traffic import RecentMessages
+from appliance.errors import DeadlinePassed, InvalidInput, NotFound
 from appliance.queue.client import RemoteError, Request
-from appliance.queue.views import RecentMessages
 from tests.unit.queue.running import Broker, running
 from tests.unit.queue.test_work import SOON_S, first
 
@@ -54,7 +54,11 @@ def test_an_error_of_the_server_travels_with_code_sentence_and_hint(broker: Brok
             with pytest.raises(RemoteError) as error:
                 await q.call("err.refuse", None, Reply)
             problem = error.value.problem
-            assert (problem.code, problem.message, problem.hint) == ("not-found", "There is no such flow.", "List the flows.")
+            assert (problem.code, problem.message, problem.hint) == (
+                "not-found",
+                "There is no such flow.",
+                "List the flows.",
+            )
             assert problem.status == 404
             with pytest.raises(RemoteError) as error:
                 await q.call("err.crash", None, Reply)
@@ -186,6 +190,7 @@ def test_who_falls_behind_gets_the_newest_value_of_each_topic(broker: Broker) ->
             bodies = []
             while (event := await first(events)).topic != "fast.end":
                 bodies.append(int(event.body))
-            assert bodies == sorted(bodies) and bodies[-1] == 49
+            assert bodies == sorted(bodies)
+            assert bodies[-1] == 49
 
     asyncio.run(main())

@@ -68,7 +68,13 @@ class History(RuleBasedStateMachine):
                     assert all(o.state in ("done", "dead") for o in others if int(o.id) < int(m.id))
                 if m.holder:
                     self.old_tokens.append((m.holder, m.token))
-                m.state, m.attempt, m.fence, m.holder, m.token = "leased", handed.attempt, handed.token[1], name, handed.token
+                m.state, m.attempt, m.fence, m.holder, m.token = (
+                    "leased",
+                    handed.attempt,
+                    handed.token[1],
+                    name,
+                    handed.token,
+                )
                 m.until = self.time + LEASE_S
 
     def lapse(self) -> None:
@@ -81,12 +87,12 @@ class History(RuleBasedStateMachine):
     @rule(delay=st.sampled_from([0.0, 0.0, 5.0]), key=st.sampled_from([None, None, "k"]), again=st.booleans())
     def publish(self, delay: float, key: str | None, again: bool) -> None:
         if again and self.messages:
-            id = next(iter(self.messages))
-            assert self.desk.publish("alice", wire.Item("a", id)) == wire.DUPLICATE
+            name = next(iter(self.messages))
+            assert self.desk.publish("alice", wire.Item("a", name)) == wire.DUPLICATE
         else:
-            id = str(len(self.messages))
-            item = wire.Item("a", id, delay, max_attempts=ATTEMPTS, key=key)
-            self.messages[id] = Message(id, key, self.time + delay)
+            name = str(len(self.messages))
+            item = wire.Item("a", name, delay, max_attempts=ATTEMPTS, key=key)
+            self.messages[name] = Message(name, key, self.time + delay)
             assert self.desk.publish("alice", item) == wire.STORED
         self.hear()
 
@@ -99,7 +105,7 @@ class History(RuleBasedStateMachine):
         if not leased:
             return
         m = leased[pick % len(leased)]
-        if outcome == wire.RETRY or outcome == wire.RELEASE:
+        if outcome in {wire.RETRY, wire.RELEASE}:
             m.due = self.time + (delay if outcome == wire.RETRY else 0.0)
         holder, token = m.holder, m.token
         m.state = {wire.DONE: "done", wire.REJECT: "dead"}.get(outcome, "ready")
@@ -154,7 +160,10 @@ class History(RuleBasedStateMachine):
         stored = {b.id: names[b.state] for b in self.desk.store.recent(10_000) if b.address == "a"}
         assert stored == {m.id: m.state for m in self.messages.values()}
         counts = self.desk.engine._work.ledger.of("a")
-        expected = {state: sum(m.state == state for m in self.messages.values()) for state in ("ready", "leased", "done", "dead")}
+        expected = {
+            state: sum(m.state == state for m in self.messages.values())
+            for state in ("ready", "leased", "done", "dead")
+        }
         assert (counts.ready, counts.leased, counts.done_total, counts.dead) == tuple(expected.values())
         notices = [b for b in self.desk.store.recent(10_000) if b.address == "notice.mail"]
         assert len(notices) == expected["dead"]
@@ -162,5 +171,9 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
 )

@@ -13,8 +13,8 @@ from appliance.queue.store import NewItem, State
 from tests.unit.queue.desk import Desk
 
 
-def item(seq: int, id: str = "", body: bytes = b"x") -> NewItem:
-    return NewItem(seq, "alice", id or str(seq), "a", body, 3, 1000.0)
+def item(seq: int, name: str = "", body: bytes = b"x") -> NewItem:
+    return NewItem(seq, "alice", name or str(seq), "a", body, 3, 1000.0)
 
 
 def test_nothing_counts_before_the_commit(tmp_path: Path) -> None:

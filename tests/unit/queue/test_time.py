@@ -93,8 +93,8 @@ def test_a_lease_has_its_full_time_again_after_a_restart(desk: Desk) -> None:
 
 
 def test_a_done_after_a_restart_is_taken_while_the_lease_runs_and_refused_once_it_lapsed(desk: Desk) -> None:
-    for id in ("1", "2"):
-        desk.publish("alice", wire.Item("a", id))
+    for name in ("1", "2"):
+        desk.publish("alice", wire.Item("a", name))
     desk.consume("alice", "a", credit=2)
     one, two = desk.deliveries("alice")
     desk.restart()
@@ -105,8 +105,8 @@ def test_a_done_after_a_restart_is_taken_while_the_lease_runs_and_refused_once_i
 
 
 def test_heartbeats_extend_only_the_leases_they_name(desk: Desk) -> None:
-    for id in ("1", "2"):
-        desk.publish("alice", wire.Item("a", id))
+    for name in ("1", "2"):
+        desk.publish("alice", wire.Item("a", name))
     desk.consume("alice", "a", credit=2)
     one, _two = desk.deliveries("alice")
     for _ in range(12):
@@ -127,8 +127,8 @@ def test_a_broker_that_stood_still_gives_the_time_back(desk: Desk) -> None:
 
 
 def test_held_leases_count_against_the_credit_of_the_next_session(desk: Desk) -> None:
-    for id in ("1", "2", "3"):
-        desk.publish("alice", wire.Item("a", id))
+    for name in ("1", "2", "3"):
+        desk.publish("alice", wire.Item("a", name))
     desk.consume("alice", "a", credit=2)
     one, two = desk.deliveries("alice")
     desk.restart()

@@ -16,7 +16,14 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 SPAN = st.floats(0, 3e8)
 MAYBE = st.none
 ITEM = st.builds(
-    wire.Item, NAME, NAME, SPAN, MAYBE() | st.floats(0, 1e10), MAYBE() | SPAN, MAYBE() | st.integers(1, 1000), MAYBE() | NAME
+    wire.Item,
+    NAME,
+    NAME,
+    SPAN,
+    MAYBE() | st.floats(0, 1e10),
+    MAYBE() | SPAN,
+    MAYBE() | st.integers(1, 1000),
+    MAYBE() | NAME,
 )
 FAULT = st.builds(wire.Fault, TEXT, TEXT, TEXT, st.integers(400, 599))
 OUTCOME = st.builds(wire.Outcome, TOKEN, st.integers(0, 3), SPAN, TEXT)
@@ -43,14 +50,10 @@ TO_CLIENT = st.one_of(
     ),
     st.builds(
         wire.Deliver, NUMBER,
-        st.lists(st.builds(wire.Handed, TOKEN, NAME, NAME, NAME, st.integers(1, 99), st.floats(0, 1e10)), max_size=3).map(tuple),
-    ),
-    st.builds(wire.Happened, NUMBER, NAME, NAME, st.floats(0, 1e10), st.booleans()),
-    st.builds(wire.Asked, NUMBER, NAME, NAME, SPAN),
-    st.builds(wire.Reply, NUMBER, MAYBE() | FAULT),
-    st.builds(wire.Heartbeat),
-    st.builds(wire.Bye, TEXT, TEXT),
-)  # fmt: skip
+        st.lists(st.builds(wire.Handed, TOKEN, NAME, NAME, NAME, st.integers(1, 99), st.floats(0, 1e10)),
+        max_size=3).map(tuple), ), st.builds(wire.Happened, NUMBER, NAME, NAME, st.floats(0, 1e10), st.booleans()),
+        st.builds(wire.Asked, NUMBER, NAME, NAME, SPAN), st.builds(wire.Reply, NUMBER, MAYBE() | FAULT),
+        st.builds(wire.Heartbeat), st.builds(wire.Bye, TEXT, TEXT), )  # fmt: skip
 
 
 def with_bodies(header: wire.Header) -> st.SearchStrategy[tuple[wire.Header, list[bytes]]]:
@@ -82,7 +85,8 @@ def test_a_random_header_is_refused_or_is_a_header(command: bytes, header: bytes
     except WireError:
         return
     assert type(result) is wire.TO_BROKER[command]
-    assert left == bodies and len(left) == result.bodies
+    assert left == bodies
+    assert len(left) == result.bodies
 
 
 def test_each_command_has_a_byte_of_its_own() -> None:

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from appliance.contracts.notice import Notice
+from appliance.contracts.traffic import Depth, QueueStats, RecentMessages, RecentQuery
 from appliance.errors import InvalidInput
 from appliance.queue import wire
 from appliance.queue.client import Delivery, LeaseLost, PublishUnknown, QueueBusy, QueueClient
 from appliance.queue.errors import BadAddress, NoRoute
-from appliance.queue.views import AddressStats, QueueStats, RecentMessages, RecentQuery
 from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import Broker, running
 
@@ -31,9 +31,9 @@ async def first(iterator: AsyncIterator[T]) -> T:
         return await anext(iterator)
 
 
-async def account(q: QueueClient, address: str) -> AddressStats | None:
+async def account(q: QueueClient, address: str) -> Depth | None:
     stats = await q.call("queue.stats", None, QueueStats)
-    return next((entry for entry in stats.addresses if entry.address == address), None)
+    return next((entry for entry in stats.depths if entry.address == address), None)
 
 
 async def wait_account(q: QueueClient, address: str, **expected: int) -> None:
@@ -189,11 +189,13 @@ def test_the_last_attempt_makes_a_dead_letter_and_a_notice_in_one_transaction() 
     async def look(broker: Broker) -> None:
         async with broker.client() as q:
             dead = await account(q, "doomed")
-            assert dead is not None and (dead.dead, dead.ready, dead.dead_total) == (1, 0, 1)
+            assert dead is not None
+            assert (dead.dead, dead.ready, dead.dead_total) == (1, 0, 1)
             notice = await first(q.consume("notice.mail"))
             mail = notice.decode(Notice)
             assert "doomed" in mail.subject
-            assert "lost" in mail.body and "still no answer" in mail.body
+            assert "lost" in mail.body
+            assert "still no answer" in mail.body
             await notice.reject("the mail server refuses it")
             await wait_account(q, "notice.mail", ready=0, leased=0, dead=1)
             recent = await q.call("queue.recent", RecentQuery(limit=10), RecentMessages)
@@ -350,7 +352,8 @@ def test_work_goes_on_across_a_restart_of_the_broker() -> None:
             assert not (await pending).duplicate
             assert (await first(deliveries)).id == "2"
             entry = await account(q, "on")
-            assert entry is not None and (entry.done_total, entry.leased) == (1, 1)
+            assert entry is not None
+            assert (entry.done_total, entry.leased) == (1, 1)
 
     with running() as broker:
         asyncio.run(main(broker))
@@ -375,7 +378,7 @@ def test_a_broker_that_stood_still_for_longer_than_a_lease_does_not_take_leases_
             await q.publish("frozen", b"", id="frozen")
             mine = q.consume("frozen")
             delivery = await first(mine)
-            theirs: asyncio.Task[Delivery] = asyncio.create_task(anext(other.consume("frozen")))  # type: ignore[arg-type]
+            theirs: asyncio.Task[Delivery] = asyncio.create_task(anext(other.consume("frozen")))
             await wait_account(other, "frozen", leased=1, consumers=2)
             hasty.signal(signal.SIGSTOP)
             await asyncio.sleep(2.5)  # the pause itself, longer than lease and grace
