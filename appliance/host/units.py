@@ -143,6 +143,10 @@ class Units:
             path.unlink(missing_ok=True)
         await self.reload_manager()
 
+    async def stopping(self) -> bool:
+        """Whether the machine is going down, when what stops is meant to stop."""
+        return await self._get(OBJECT, MANAGER, "SystemState") == "stopping"
+
     async def timestamps(self) -> dict[str, float]:
         """Return systemd's boot time stamps in seconds of the monotonic clock, 0 where a phase did not happen
         (bootup(7)).

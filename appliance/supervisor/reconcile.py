@@ -51,6 +51,9 @@ class Reconciler:
         themselves.
         """
         steps, observed = await self.look(wanted)
+        if steps and any(step.kind == "unit" for step in steps) and await self._box.units.stopping():
+            log.info("the machine is going down")
+            return Round(steps=(), problems=(), observed=observed)
         if steps:
             log.info("%d steps to take, because of: %s", len(steps), cause)
         problems: list[Problem] = []

@@ -35,8 +35,9 @@ from appliance.topology import Observed
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 15.0
+LOOK_EVERY_S = 30.0
 FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 15.0
 OUTSIDE_URL = "alpha-ren.outside-url"
 PAIRED = Path(STATE) / "paired"
 
@@ -91,7 +92,7 @@ class Supervisor:
             if self._desired is not None:
                 line = await self._connected(group, line, self._desired)
             self._tell_systemd()
-            retry_s = min(LOOK_EVERY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
+            retry_s = min(LONGEST_RETRY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
             cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
 
     def _tell_systemd(self) -> None:
