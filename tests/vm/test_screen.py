@@ -6,6 +6,8 @@ import ssl
 from tests.vm.driver import VirtualMachine
 
 _REDRAW = b"\x0c"
+# Rows are painted from the top down, and this is how the last one ends.
+_LAST_WORD = b"repaints"
 
 
 def certificate_fingerprint(port: int) -> str:
@@ -19,6 +21,7 @@ def screen(machine: VirtualMachine, wanted: str) -> str:
     since = machine.console_position()
     machine.type(_REDRAW)
     machine.expect_on_console(wanted.encode(), since=since)
+    machine.expect_on_console(_LAST_WORD, since=since)
     return machine.console_text(since)
 
 
