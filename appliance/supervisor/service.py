@@ -60,7 +60,7 @@ class Supervisor:
         self._in_force = self._config.read()
         self._desired: Desired | None = None
         self._observed = Observed()
-        self._health: Health | None = None
+        self._health: status.Heard | None = None
         self._problem: Problem | None = None
         self._said = ""
 
@@ -151,8 +151,8 @@ class Supervisor:
         )
 
     def _heard(self, health: Health) -> None:
-        before, self._health = self._health, health
-        if before is None or before.ok != health.ok:
+        before, self._health = self._health, status.Heard(health=health, at=time.monotonic())
+        if before is None or before.health.ok != health.ok:
             log.info("the machine's own journey %s", "works" if health.ok else f"fails: {health.detail}")
             self._wake("its health changed")
 

@@ -42,6 +42,13 @@ STATES: dict[str, UnitState] = {
 }
 
 
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """A word about the machine's health and when it came, on the monotonic clock: the wall clock may jump."""
+
+    health: Health
+    at: float
+
+
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine is: the version of its firmware and the hardware profile that it was built for."""
 
@@ -104,10 +111,10 @@ def units(wanted: Machine, found: Iterable[UnitFact]) -> tuple[UnitStatus, ...]:
     return tuple(rows)
 
 
-def is_ready(rows: Iterable[UnitStatus], health: Health | None, now: float) -> bool:
-    """Whether all declared units are active and the built-in journey worked lately."""
+def is_ready(rows: Iterable[UnitStatus], health: Heard | None, now: float) -> bool:
+    """Whether all declared units are active and the built-in journey worked lately; `now` is monotonic."""
     rows = tuple(rows)
-    well = health is not None and health.ok and now - health.at < HEALTH_HOLDS_S
+    well = health is not None and health.health.ok and now - health.at < HEALTH_HOLDS_S
     return well and bool(rows) and all(row.state == "active" for row in rows)
 
 
@@ -116,7 +123,7 @@ def machine_status(
     who: Identity,
     in_force: InForce,
     rows: tuple[UnitStatus, ...],
-    health: Health | None,
+    health: Heard | None,
     uplink: tuple[str, ...],
     outside_url: str,
     boot: tuple[BootPhase, ...],
@@ -126,14 +133,13 @@ def machine_status(
     pairing: Pairing | None = None,
 ) -> MachineStatus:
     """Return the whole, as it is told everywhere."""
-    now = time.time()
     return MachineStatus(
-        at=now,
+        at=time.time(),
         name=in_force.config.machine.name,
         version=who.version,
         profile=who.profile,
         units=rows,
-        ready=is_ready(rows, health, now),
+        ready=is_ready(rows, health, time.monotonic()),
         step=step,
         last_error=problem or in_force.problem or seed_problem(),
         uplink=uplink,

@@ -13,14 +13,14 @@ from tests.unit.supervisor.fakes import small
 UP = UnitStatus(name="a.service", component="a", instance="a", state="active")
 DOWN = UnitStatus(name="b.service", component="b", instance="b", state="failed")
 QEMU = Path(__file__).resolve().parents[3] / "hwprofiles" / "qemu.toml"
-WELL = Health(at=1000.0, ok=True, journey_s=0.1)
+WELL = status.Heard(health=Health(at=5.0, ok=True, journey_s=0.1), at=1000.0)
 
 
 def test_ready_means_that_the_journey_works_and_every_unit_is_active() -> None:
     assert status.is_ready((UP,), WELL, now=1001.0)
     assert not status.is_ready((UP, DOWN), WELL, now=1001.0)
     assert not status.is_ready((UP,), None, now=1001.0)
-    assert not status.is_ready((UP,), Health(at=1000.0, ok=False), now=1001.0)
+    assert not status.is_ready((UP,), status.Heard(health=Health(at=5.0, ok=False), at=1000.0), now=1001.0)
     assert not status.is_ready((), WELL, now=1001.0)
 
 
