@@ -90,9 +90,9 @@ class UnitSpec(Declared, frozen=True):
     """A process of an instance. An empty `name` is its main unit.
 
     `user` empty means a dynamic user of its own; `notify` that it says READY=1 and feeds the watchdog itself;
-    `capabilities` are what the process keeps (and all it can ever have). In command lines `%` and `$` mean what they mean
-    to systemd (systemd.service(5)). A directory in `writable` is made for the unit's user and goes with the unit where it
-    is below /run; the instance's own directory there is made sticky instead, and others are made for root.
+    `capabilities` are what the process keeps (and all it can ever have). In command lines `%` and `$` mean what they
+    mean to systemd (systemd.service(5)). A directory in `writable` is made for the unit's user and goes with the unit
+    where it is below /run; the instance's own directory there is made sticky instead, and others are made for root.
     """
 
     exec: tuple[str, ...]

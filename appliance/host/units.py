@@ -145,7 +145,7 @@ class Units:
 
     async def stopping(self) -> bool:
         """Whether the machine is going down, when what stops is meant to stop."""
-        return await self._get(OBJECT, MANAGER, "SystemState") == "stopping"
+        return bool(await self._get(OBJECT, MANAGER, "SystemState") == "stopping")
 
     async def timestamps(self) -> dict[str, float]:
         """Return systemd's boot time stamps in seconds of the monotonic clock, 0 where a phase did not happen
