@@ -109,7 +109,8 @@ def test_the_command_answers_about_the_machine(box: Box) -> None:
     run = box.machine.run
     assert "READY" in run(["alpha-ren", "status"]).stdout
     assert run(["alpha-ren", "health"]).stdout == "ready\n"
-    assert run(["alpha-ren", "plan"]).stdout == "Nothing to do: the machine is as it should be.\n"
+    settled = "Nothing to do: the machine is as it should be.\n"
+    wait_until("nothing is left to do", lambda: run(["alpha-ren", "plan"]).stdout == settled)
     assert "arsrv-1" in run(["alpha-ren", "firewall"]).stdout
     assert json.loads(run(["alpha-ren", "queue", "--json"]).stdout)["depths"]
     assert run(["alpha-ren", "logs", "queue", "-n", "1"]).stdout
