@@ -76,7 +76,7 @@ def _await_empty(group: Path) -> None:
 
 
 def remove(group: Path) -> None:
-    """Remove `group` and every group below it, whose processes have ended, or are ending because their lab was killed."""
+    """Remove `group` and all below it; their processes have ended, or are ending because the lab was killed."""
     if not group.is_dir():
         return
     _await_empty(group)

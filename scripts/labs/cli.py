@@ -92,7 +92,8 @@ def _up(options: argparse.Namespace) -> int:
 def _wait_running(lab: str, machine: str) -> None:
     wait = control.Await(machine=machine, state="running", boots=1, deadline_s=BOOT_S)
     if not control.ask(lab, wait, deadline_s=BOOT_S + 10)[0].reached:
-        raise MachineLost(f"Machine `{machine}` did not come up. Its console ends: {journal.console(lab, machine)[-1500:]}")
+        said = journal.console(lab, machine)[-1500:]
+        raise MachineLost(f"Machine `{machine}` did not come up. Its console ends: {said}")
 
 
 def _stay(process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,9 @@
 """Run a command inside a machine or host of a lab: `python -m scripts.labs.enter PIDFD own|theirs COMMAND...`.
 
-PIDFD is an inherited descriptor of the place's first process, so no PID can be mistaken. The command gets that process's
-environment with `theirs`, this process's with `own`. It dies with this process, which passes signals on to it and ends as
-it ends. (nsenter(1) offers neither.) Only the standard library is used, and all of it before the root changes.
+PIDFD is an inherited descriptor of the place's first process, so no PID can be mistaken. The command gets that
+process's environment with `theirs`, this process's with `own`. It dies with this process, which passes signals on to
+it and ends as it ends. (nsenter(1) offers neither.) Only the standard library is used, and all of it before the root
+changes.
 """
 
 import os

@@ -33,9 +33,7 @@ class Host:
         near, far = lan.host_cable(self._whole, self.spec)
         await wiring.apply(children, near, self.log)
         await wiring.apply(children, far, self.log, namespace=self.spec.name)
-        self.leader = children.start(
-            [sys.executable, "-ISc", INIT], log=self.log, prepare=self._prepare, own_pids=True
-        )
+        self.leader = children.start([sys.executable, "-ISc", INIT], log=self.log, prepare=self._prepare, own_pids=True)
 
     def _prepare(self) -> None:
         with open(f"/run/netns/{self.spec.name}", "rb") as network:

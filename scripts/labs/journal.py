@@ -63,7 +63,8 @@ def save(lab: str, machine: str, target: Path) -> list[Path]:
     """Write the machine's journal and console to files beginning with `target`; return their paths."""
     target.parent.mkdir(parents=True, exist_ok=True)
     paths = []
-    for kind, text in (("journal", read(lab, machine, None, "--output=short-monotonic")), ("console", console(lab, machine))):
+    kinds = {"journal": read(lab, machine, None, "--output=short-monotonic"), "console": console(lab, machine)}
+    for kind, text in kinds.items():
         path = target.with_name(f"{target.name}.{kind}.log")
         path.write_text(text, encoding="utf-8")
         paths.append(path)

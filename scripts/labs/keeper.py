@@ -1,7 +1,8 @@
 """The keeper of a lab: PID 1 of the lab's PID namespace, in a network and a mount namespace of its own.
 
-Every process of the lab is below it, every bridge, cable and mount exists only in its namespaces. So however it ends, the
-kernel takes the whole lab down; only the folder and the control groups are left to the watcher, or to the next `scripts/lab`.
+Every process of the lab is below it, every bridge, cable and mount exists only in its namespaces. So however it ends,
+the kernel takes the whole lab down; only the folder and the control groups are left to the watcher, or to the next
+`scripts/lab`.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.errors import ApplianceError
-from scripts.labs import cgroup, control, kernel, lan, publish, state, topology, wiring
+from scripts.labs import cgroup, control, kernel, lan, process, publish, state, topology, wiring
 from scripts.labs.errors import LabError, NoSuchLab
 from scripts.labs.host import Host
 from scripts.labs.machine import Machine, Sources
@@ -106,7 +107,8 @@ class Keeper:
         for each in whole.lan:
             if each.dhcp:
                 server = children.start(lan.dhcp_server(whole, each, self._folder), log=log)
-                tasks.append(group.create_task(self._must_live(children, server, f"The server of LAN `{each.name}`", log)))
+                what = f"The server of LAN `{each.name}`"
+                tasks.append(group.create_task(self._must_live(children, server, what, log)))
         for host_spec in whole.host:
             host = self._hosts[host_spec.name] = Host(host_spec, whole, self._folder / "hosts" / host_spec.name)
             await host.start(children)
@@ -129,7 +131,7 @@ class Keeper:
     @staticmethod
     async def _must_live(children: Children, pid: int, what: str, log: Path) -> None:
         status = await children.wait(pid)
-        raise LabError(f"{what} ended with status {status}: {log.read_text(encoding='utf-8')[-400:].strip()}")
+        raise LabError(f"{what} ended with status {status}: {process.tail(log)}")
 
     def _pulled(self) -> None:
         if not os.read(0, 4096):
@@ -209,7 +211,8 @@ class Keeper:
             ),
             hosts=tuple(
                 control.HostView(
-                    name=name, addresses={lan_name: topology.address(whole, name, lan_name) for lan_name in host.spec.lans}
+                    name=name,
+                    addresses={lan_name: topology.address(whole, name, lan_name) for lan_name in host.spec.lans},
                 )
                 for name, host in self._hosts.items()
             ),

@@ -31,12 +31,12 @@ def _check(result: int, what: str) -> None:
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces named by the CLONE_NEW* `flags` for new ones (a new PID namespace begins with the next child)."""
+    """Leave the namespaces in `flags` (CLONE_NEW*) for new ones; a PID namespace begins with the next child."""
     _check(_libc.unshare(flags), "unshare")
 
 
 def setns(fd: int, flags: int) -> None:
-    """Enter the namespaces `flags` of the process behind the pidfd `fd` (a PID namespace counts from the next child)."""
+    """Enter the namespaces `flags` of the process behind the pidfd `fd`; a PID namespace counts from the next child."""
     _check(_libc.setns(fd, flags), "setns")
 
 

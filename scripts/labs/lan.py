@@ -42,7 +42,7 @@ def bridges(topology: Topology) -> str:
 
 
 def cable(topology: Topology, machine: Machine) -> tuple[str, str]:
-    """Return the ip(8) batches for a machine's cards: the one that pulls them out (which may fail), the one that plugs in.
+    """Return the ip(8) batches for a machine's cards: one that pulls them out (and may fail), one that plugs them in.
 
     The far ends are in a namespace called like the machine, which becomes the container's own.
     """

@@ -56,8 +56,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start the lab and return its watcher process once the lab is set up; raise what it says otherwise.
 
-    A leashed lab ends when the returned process's standard input is closed, also by the end of this process; one that is
-    not goes on by itself. What goes wrong later is written to `log`.
+    A leashed lab ends when the returned process's standard input is closed, be it by the end of this process; another
+    goes on by itself. What goes wrong later is written to `log`.
     """
     check_computer()
     plan = keeper.Plan(
@@ -72,7 +72,8 @@ def start(
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(WORKING_COPY), *_inherited_path()])},
         start_new_session=True,
     )
-    assert process.stdin is not None and process.stdout is not None, "both are pipes"
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(msgspec.json.encode(plan) + b"\n")
     process.stdin.flush()
     if not leashed:

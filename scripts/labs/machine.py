@@ -1,8 +1,8 @@
 """A machine of the lab: the firmware's /usr under systemd-nspawn, started the way the box starts it.
 
-The container's root is a tmpfs with only /usr from the tree and /var from the lab's folder, so nothing can lean on what
-Debian's packages left in /etc. /var is kept while the lab is up: a machine that reboots finds its state again. Cards and
-control group are made anew at every boot, as a cold start would.
+The container's root is a tmpfs with only /usr from the tree and /var from the lab's folder, so nothing can lean on
+what Debian's packages left in /etc. /var is kept while the lab is up: a machine that reboots finds its state again.
+Cards and control group are made anew at every boot, as a cold start would.
 """
 
 import asyncio
@@ -49,7 +49,8 @@ def command_line(machine: topology.Machine, sources: Sources, folder: Path) -> l
         "systemd-nspawn", "--quiet", "--settings=no", "--register=no", "--keep-unit", "--boot",
         f"--directory={folder / 'root'}", "--volatile=yes", f"--machine={machine.name}",
         f"--uuid={uuid.uuid5(uuid.NAMESPACE_URL, str(folder)).hex}",
-        f"--network-namespace-path=/run/netns/{machine.name}", "--capability=CAP_NET_ADMIN", "--link-journal=no", "--resolv-conf=off", "--timezone=off",
+        f"--network-namespace-path=/run/netns/{machine.name}", "--capability=CAP_NET_ADMIN",
+        "--link-journal=no", "--resolv-conf=off", "--timezone=off",
         "--console=read-only", "--notify-ready=yes",
         f"--bind={folder / 'var'}:/var", "--bind=/dev/net/tun",
     ]  # fmt: skip
@@ -166,7 +167,7 @@ class Machine:
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWCGROUP)
         kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
         kernel.mount("proc", "/proc", "proc")
-        # Over a new /sys, since the kernel refuses to mount a file system twice on one place, as it would be on pure version 2.
+        # Over a new /sys: the kernel mounts no file system twice on one place, which it would be on pure version 2.
         kernel.mount("sysfs", "/sys", "sysfs", kernel.MS_RDONLY)
         kernel.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
 
@@ -209,7 +210,7 @@ class Machine:
 
 
 def child_called(parent: int, inner: int) -> int:
-    """Return the PID of the child of `parent` that has the PID `inner` in its parent's namespace, 0 if there is none."""
+    """Return the PID of the child of `parent` that is `inner` in its parent's namespace, 0 if there is none."""
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
     for pid in listed.split():
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")

@@ -79,7 +79,7 @@ class Place:
     def run(
         self, argv: Sequence[str], *, check: bool = True, deadline_s: float = 30.0, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run `argv` to its end and return its output; raise CommandFailed on a status other than 0, unless not `check`."""
+        """Run `argv` to its end and return its output; with `check`, raise CommandFailed on a status other than 0."""
         process = self.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with process:
             try:

@@ -1,8 +1,8 @@
 """Child processes of a keeper, which is PID 1 of its lab and so inherits every orphan in it.
 
-asyncio's own child watchers wait for single PIDs and leave orphans as zombies; here SIGCHLD reaps whatever has ended and
-hands the status to whoever waits for it. Everything started here dies with the keeper: the kernel ends a PID namespace
-with its first process.
+asyncio's own child watchers wait for single PIDs and leave orphans as zombies; here SIGCHLD reaps whatever has ended
+and hands the status to whoever waits for it. Everything started here dies with the keeper: the kernel ends a PID
+namespace with its first process.
 """
 
 import asyncio
@@ -93,3 +93,8 @@ def _become(argv: Sequence[str], log: Path, env: Mapping[str, str], prepare: Cal
         os.write(2, f"{argv[0]}: {error}\n".encode())
     finally:
         os._exit(127)
+
+
+def tail(log: Path) -> str:
+    """Return the end of a short-lived program's log, for the sentence about its failure."""
+    return log.read_text(encoding="utf-8", errors="replace")[-400:].strip()

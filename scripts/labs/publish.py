@@ -1,7 +1,8 @@
 """Ports of machines on this computer's loopback address.
 
-The listening socket is opened outside, before the keeper enters its own network namespace, and keeps listening there; what
-it accepts is connected onwards from inside the lab. So a browser reaches the console, and no route or rule is touched.
+The listening socket is opened outside, before the keeper enters its own network namespace, and keeps listening there;
+what it accepts is connected onwards from inside the lab. So a browser reaches the console, and no route or rule is
+touched.
 """
 
 import asyncio

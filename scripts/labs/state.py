@@ -1,7 +1,7 @@
 """Where a lab keeps what it needs on disk, and how leftovers of a killed one are found and removed.
 
-`/var/lib/alpha-ren-lab/NAME/` is locked for as long as any process of the lab lives: watcher and keeper share the open lock file,
-so the kernel drops the lock at the moment the last of them is gone, however it went.
+`/var/lib/alpha-ren-lab/NAME/` is locked for as long as any process of the lab lives: watcher and keeper share the
+open lock file, so the kernel drops the lock at the moment the last of them is gone, however it went.
 """
 
 import contextlib

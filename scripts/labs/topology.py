@@ -163,9 +163,7 @@ def _with_file(machine: Machine, folder: Path) -> Machine:
 
 def nic_names(machine: Machine) -> list[str]:
     """Return the names of the machine's cards as its firmware sees them, in order."""
-    return [
-        nic.name or NIC_NAMES.format(slot=FIRST_NIC_SLOT + position) for position, nic in enumerate(machine.nics)
-    ]
+    return [nic.name or NIC_NAMES.format(slot=FIRST_NIC_SLOT + position) for position, nic in enumerate(machine.nics)]
 
 
 def network4(topology: Topology, lan_name: str) -> ipaddress.IPv4Network:

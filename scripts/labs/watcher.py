@@ -1,8 +1,8 @@
 """The watcher of a lab: starts its keeper in a new PID namespace, waits for its end and removes what is left on disk.
 
-Called as `python -m scripts.labs.watcher`: one line of JSON on standard input is the plan, one line on standard output is the
-answer once the lab is set up. Keeper and watcher die with each other: the keeper by the kernel's parent-death signal,
-the watcher by having nothing left to wait for.
+Called as `python -m scripts.labs.watcher`: one line of JSON on standard input is the plan, one line on standard
+output is the answer once the lab is set up. Keeper and watcher die with each other: the keeper by the kernel's
+parent-death signal, the watcher by having nothing left to wait for.
 """
 
 import os

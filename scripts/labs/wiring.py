@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scripts.labs.errors import LabError
-from scripts.labs.process import Children
+from scripts.labs.process import Children, tail
 
 DEADLINE_S = 10.0
 
@@ -12,8 +12,7 @@ async def apply(children: Children, batch: str, log: Path, *, namespace: str = "
     """Apply `batch` in the named network namespace, or the keeper's own; raise LabError with ip(8)'s own words."""
     status = await _run(children, batch, log, ["-netns", namespace] if namespace else [])
     if status:
-        said = log.read_text(encoding="utf-8", errors="replace")[-400:].strip()
-        raise LabError(f"The lab's network could not be made: {said}")
+        raise LabError(f"The lab's network could not be made: {tail(log)}")
 
 
 async def undo(children: Children, batch: str, log: Path) -> None:

@@ -2,9 +2,8 @@
 
 from scripts.labs.topology import Host, Lan, Machine, Nic, Topology
 
-BARE = tuple(
-    f"systemd.mask=alpha-ren-{unit}.service" for unit in ("identity", "supervisor", "health", "screen@tty1", "screen@ttyS0")
-)
+OURS = ("identity", "supervisor", "health", "screen@tty1", "screen@ttyS0")
+BARE = tuple(f"systemd.mask=alpha-ren-{unit}.service" for unit in OURS)
 
 
 def one_box(**fields: object) -> Topology:

@@ -1,4 +1,4 @@
-"""A stock Debian 13 in a virtual machine, for what has to be seen on a host with systemd and the pure unified hierarchy.
+"""A stock Debian 13 in a virtual machine, for what has to be seen on a host with systemd and pure cgroup v2.
 
 The guest is built once and kept in `build/guest`; its disk is never written to. It boots Debian's own kernel and initrd
 directly, runs one command that the kernel command line names, and powers off.

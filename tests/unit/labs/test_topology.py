@@ -78,7 +78,7 @@ LAN = '[[lan]]\nname = "uplink"\n'
         ("lan = []", "no LAN"),
         (LAN + "colour = 1", "unknown field `colour`"),
         (LAN + '[[machine]]\nname = "Box"', r"at `\$.machine\[0\].name`"),
-        (LAN + "[[machine]]\nname = \"box\"\n[machine.config.arsrv]\ncount = 0", r"config.arsrv.count"),
+        (LAN + '[[machine]]\nname = "box"\n[machine.config.arsrv]\ncount = 0', r"config.arsrv.count"),
         (LAN + LAN, "Two LANs are called `uplink`"),
         (LAN + '[[machine]]\nname = "a"\n[[host]]\nname = "a"\nlans = []', "are called `a`"),
         (LAN + '[[machine]]\nname = "a"\nnics = [{lan = "none"}]', "the LAN `none`, which does not exist"),

@@ -1,6 +1,6 @@
-"""Run the lab on this computer, a stock Debian 13, and say on standard output how it went: one line of JSON after `TRIAL `.
+"""Run the lab on this computer, a stock Debian 13, and say how it went: one line of JSON after `TRIAL `.
 
-`test_lab_in_stock_guest.py` starts it by the kernel command line; the repository and the firmware's tree are mounted read-only.
+`test_lab_in_stock_guest.py` starts it by the kernel command line; repository and firmware tree are mounted read-only.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(REPOSITORY))
 
-from scripts.labs import control, state
+from scripts.labs import control, state  # noqa: E402 - after the path is set
 
 LAB = "trial"
 LIMIT_S = 600
