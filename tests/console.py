@@ -31,7 +31,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class ConsoleClient:
-    """Speaks to one box at `url` (https://host:port). The box's certificate is its own, so `ca` is given or nothing is checked."""
+    """Speaks to one box at `url` (https://host:port), whose certificate is checked against `ca` where that is given."""
 
     def __init__(self, url: str, *, ca: str | None = None, timeout_s: float = 20.0) -> None:
         self.url = url.rstrip("/")
@@ -45,7 +45,9 @@ class ConsoleClient:
             urllib.request.HTTPCookieProcessor(self._jar), urllib.request.HTTPSHandler(context=tls), _NoRedirect()
         )
 
-    def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
         """Return the answer, whatever its status; raises OSError where nobody answers."""
         request = urllib.request.Request(self.url + path, data=body, method=method, headers=headers or {})
         try:

@@ -2,6 +2,7 @@
 
 import email.utils
 import logging
+import os
 import ssl
 import time
 from pathlib import Path
@@ -93,7 +94,7 @@ class HttpSender:
                 raise ForbiddenTarget(
                     f"The flow {flow.name} may not deliver to {url.host}: {error.os_error}."
                 ) from error
-            raise DeliveryFailed(f"{url.host} cannot be reached: {error.os_error}.") from error
+            raise DeliveryFailed(f"{url.host}:{url.port} cannot be reached: {_reason(error.os_error)}.") from error
         except aiohttp.ClientError as error:
             raise DeliveryFailed(f"{url.host} broke off: {error or type(error).__name__}.") from error
 
@@ -150,3 +151,10 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
     )
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's own words, without the address that the sentence names already."""
+    if isinstance(error, ssl.SSLError) or not error.errno:
+        return str(error)
+    return os.strerror(error.errno)

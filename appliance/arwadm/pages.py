@@ -154,7 +154,9 @@ class LoginPage(FormPage):
         except ApplianceError as error:
             self.refuse(error)
             return
-        self.set_cookie(COOKIE, token.token, max_age=MOST_SESSION_S, path="/", secure=True, httponly=True, samesite="Strict")
+        self.set_cookie(
+            COOKIE, token.token, max_age=MOST_SESSION_S, path="/", secure=True, httponly=True, samesite="Strict"
+        )
         self.redirect("/", status=303)
 
 

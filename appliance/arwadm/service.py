@@ -6,12 +6,12 @@ from pathlib import Path
 from appliance import notify
 from appliance.arwadm.pages import ROUTES
 from appliance.arwadm.picture import watching
-from appliance.web.server import serve
+from appliance.web.server import Console, serve
 
 
 async def main() -> None:
     """Serve the console until cancelled."""
-    await serve(Path(__file__).parent, "/", ROUTES, watching)
+    await serve(Console(folder=Path(__file__).parent, prefix="/", routes=ROUTES, companion=watching))
 
 
 if __name__ == "__main__":

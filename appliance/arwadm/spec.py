@@ -9,13 +9,17 @@ FIRST_SLOT = 16
 HTTP = Port(name="http", number=7190)
 RIGHTS = Rights(
     subscribe=("machine", "order", "health"),
-    call=("arclst.setup", "arclst.setup.state", "arclst.login", "arclst.logout", "arclst.session", "queue.stats", "queue.recent"),
+    call=(
+        *("arclst.setup", "arclst.setup.state", "arclst.login", "arclst.logout", "arclst.session"),
+        *("queue.stats", "queue.recent"),
+    ),
 )
 
 
 def declare(config: Config) -> ComponentSpec:
     """Return one instance per configured console."""
-    return ComponentSpec(name="arwadm", instances=tuple(_console(number) for number in range(1, config.arwadm.count + 1)))
+    consoles = tuple(_console(number) for number in range(1, config.arwadm.count + 1))
+    return ComponentSpec(name="arwadm", instances=consoles)
 
 
 def _console(number: int) -> Instance:

@@ -1,4 +1,4 @@
-"""What the uplink was told by DHCP, DHCPv6 and router advertisements: /run/alpha-ren/INSTANCE/lease.json of the gateway."""
+"""What the uplink was told by DHCP, DHCPv6 and router advertisements: lease.json in the gateway's run directory."""
 
 import ipaddress
 from pathlib import Path
@@ -27,7 +27,7 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """All addresses in CIDR form, IPv4 first; those that the kernel derives from an advertised prefix are not among them."""
+        """All addresses in CIDR form, IPv4 first, without those that the kernel derives from an advertised prefix."""
         return tuple(dict.fromkeys((*self.dhcp.addresses, *self.dhcp6.addresses, *self.ra.addresses)))
 
     @property
@@ -38,7 +38,7 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def read_lease(path: Path) -> Lease:
-    """Return the lease in the file at `path`, an empty one where there is no file; raise InvalidInput where it is not one."""
+    """Return the lease in the file at `path`, an empty one without a file; raise InvalidInput where it is not one."""
     try:
         lease = msgspec.json.decode(path.read_bytes(), type=Lease)
         _ = lease.resolvers

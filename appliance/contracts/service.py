@@ -14,7 +14,7 @@ SERVICE_FILE = "ALPHA_REN_SERVICE"
 """Environment variable with the path of the document."""
 
 CURVE_CREDENTIAL = "curve-secret"
-"""Name of the systemd credential (and so of a file in $CREDENTIALS_DIRECTORY) with the instance's CURVE secret (Z85)."""
+"""Name of the systemd credential (a file in $CREDENTIALS_DIRECTORY) with the instance's CURVE secret (Z85)."""
 
 
 class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,6 +62,5 @@ def credential(name: str) -> str:
     try:
         return (Path(directory) / name).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise InvalidInput(
-            f"The credential {name} is missing: {error}.", hint="It is handed over by the unit that the supervisor writes."
-        ) from error
+        hint = "It is handed over by the unit that the supervisor writes."
+        raise InvalidInput(f"The credential {name} is missing: {error}.", hint=hint) from error

@@ -10,7 +10,7 @@ WorkState = Literal["ready", "leased", "done", "dead", "expired"]
 
 
 class Depth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One address: messages waiting, in hand and dead right now, and how many ended in each way since the store was made."""
+    """One address: messages waiting, in hand and dead right now, and how many ended in each way from the beginning."""
 
     address: str
     ready: int = 0
@@ -24,7 +24,7 @@ class Depth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class QueueStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Reply to the call `queue.stats` (empty request): depths, the names of who is connected, whether publishers get *busy*."""
+    """Reply to the call `queue.stats`: depths, the names of who is connected, whether publishers get *busy*."""
 
     at: float
     depths: tuple[Depth, ...]
@@ -34,7 +34,7 @@ class QueueStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class RecentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Request of the call `queue.recent`: the newest `limit` messages whose short name matches `only` and not `without`."""
+    """Request of `queue.recent`: the newest `limit` messages whose short name matches `only` and not `without`."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     only: str = "*"
@@ -44,8 +44,8 @@ class RecentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class RecentMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One message without its body.
 
-    Times are Unix seconds, `size` is in bytes, `holder` had or has its last lease, `reason` is why it was retried, rejected
-    or died last.
+    Times are Unix seconds, `size` is in bytes, `holder` had or has its last lease, `reason` is why it was retried,
+    rejected or died last.
     """
 
     id: str

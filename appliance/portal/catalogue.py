@@ -20,8 +20,8 @@ class Catalogue:
         """Every flow but the appliance's own, and the revision; raises Unavailable until ARCLST was heard."""
         if self._flows is None:
             raise Unavailable("The cluster's flows are not known yet.")
-        shown = tuple(sorted((flow for flow in self._flows.flows if not flow.name.startswith("_")), key=lambda flow: flow.name))
-        return Flows(revision=self._flows.revision, flows=shown)
+        shown = (flow for flow in self._flows.flows if not flow.name.startswith("_"))
+        return Flows(revision=self._flows.revision, flows=tuple(sorted(shown, key=lambda flow: flow.name)))
 
     def find(self, name: str) -> Flow:
         """Return a flow by its name, or raise NotFound."""

@@ -17,8 +17,8 @@ T = TypeVar("T")
 
 SECURITY_HEADERS = {
     # Nothing inline and nothing from elsewhere: a page cannot be made to run what it did not ship with.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -184,6 +184,5 @@ def problem_of(status: int, error: BaseException | None) -> Problem:
     if isinstance(error, HTTPError):
         sentence = PLAIN_SENTENCES.get(status, "The request was refused.")
         return Problem(code=f"http-{status}", message=sentence, hint="Load the page again and repeat.", status=status)
-    return Problem(
-        code="internal-error", message="The console could not answer.", hint="`alpha-ren logs` on the box says why.", status=500
-    )
+    hint = "`alpha-ren logs` on the box says why."
+    return Problem(code="internal-error", message="The console could not answer.", hint=hint, status=500)

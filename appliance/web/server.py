@@ -26,6 +26,15 @@ Companion = Callable[[QueueClient], AbstractAsyncContextManager[object]]
 """Something that lives as long as the console does; handlers find it in the settings as `companion`."""
 
 
+class Console(msgspec.Struct, frozen=True, kw_only=True):
+    """One console: the folder of its templates and assets, its own routes below `prefix` (which ends in a slash)."""
+
+    folder: Path
+    prefix: str
+    routes: Sequence[Route]
+    companion: Companion
+
+
 class ConsoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a console's `spec.py` hands to its process: the port it listens on."""
 
@@ -41,18 +50,17 @@ def log_request(handler: RequestHandler) -> None:
         access_log.info("%d %s %s (%s)", status, request.method, request.path, request.remote_ip)
 
 
-def application(
-    context: ServiceContext, queue: QueueClient, folder: Path, prefix: str, routes: Sequence[Route], companion: object
-) -> Application:
-    """Return the console's application: its own routes below `prefix` (which ends in a slash) and its assets."""
+def application(console: Console, context: ServiceContext, queue: QueueClient, companion: object) -> Application:
+    """Return the console's application: its own routes and its assets."""
+    prefix = console.prefix
     assets = [
         (rf"{prefix}static/shared/(.+)", Assets, {"path": str(SHARED / "static")}),
-        (rf"{prefix}static/own/(.+)", Assets, {"path": str(folder / "static")}),
+        (rf"{prefix}static/own/(.+)", Assets, {"path": str(console.folder / "static")}),
     ]
     return Application(
-        [*assets, *((prefix + path, handler) for path, handler in routes)],
+        [*assets, *((prefix + path, handler) for path, handler in console.routes)],
         default_handler_class=NoPage,
-        template_loader=FolderLoader(folder / "templates", SHARED / "templates"),
+        template_loader=FolderLoader(console.folder / "templates", SHARED / "templates"),
         xsrf_cookies=True,
         xsrf_cookie_name="__Host-xsrf",
         xsrf_cookie_kwargs={"secure": True, "samesite": "Strict", "path": "/"},
@@ -65,12 +73,12 @@ def application(
     )
 
 
-async def serve(folder: Path, prefix: str, routes: Sequence[Route], companion: Companion) -> None:
-    """Serve the console whose templates and assets are in `folder`, on its cluster leg, until cancelled."""
+async def serve(console: Console) -> None:
+    """Serve a console on its cluster leg until cancelled."""
     context = load()
     settings = context.parse_settings(ConsoleSettings)
-    async with connect(context) as queue, companion(queue) as beside:
-        app = application(context, queue, folder, prefix, routes, beside)
+    async with connect(context) as queue, console.companion(queue) as beside:
+        app = application(console, context, queue, beside)
         # The firewall lets only the reverse proxy in, so its X-Forwarded-For can be believed.
         server = HTTPServer(app, xheaders=True, max_body_size=MOST_BODY_BYTES, max_header_size=MOST_HEADER_BYTES)
         leg = context.legs["cluster"]

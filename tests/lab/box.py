@@ -9,7 +9,8 @@ import msgspec
 
 from appliance import config
 from scripts.labs import topology
-from scripts.labs.session import Host, Lab, Machine
+from scripts.labs.place import Host, Machine
+from scripts.labs.session import Lab
 from tests.console import ConsoleClient
 from tests.lab.systems import wait_until
 
@@ -78,7 +79,7 @@ class Box:
 
     def wait_flow_runs(self, name: str) -> None:
         """Wait until both servers have heard of a flow."""
-        # A server that does not know the flow yet answers 404; HAProxy takes turns, so ask more often than there are servers.
+        # A server that does not know it answers 404; the proxy takes turns, so ask more often than there are servers.
         wait_until(
             f"the servers run {name}",
             lambda: all(self.console.get(f"/hooks/{name}").status == 405 for _ in range(4)),

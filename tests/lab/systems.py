@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import DeadlinePassed
-from scripts.labs.session import Host
+from scripts.labs.place import Host
 
 OUTSIDE = Path(__file__).resolve().parents[1] / "outside"
 POLL_S = 0.05

@@ -9,7 +9,6 @@ import pytest
 
 from appliance import config
 from scripts.labs import topology
-
 from tests.console import ConsoleClient
 from tests.lab.box import Box, started
 from tests.lab.systems import Record, http_target, post, smtp_sink, wait_until
@@ -34,20 +33,19 @@ def box() -> Iterator[Box]:
         yield box
 
 
-def flow(box: Box, name: str, *, attempts: int = 50, first_s: float = 0.1, max_s: float = 0.5, **more: Any) -> dict[str, Any]:
-    """Put a flow that delivers to the outside host, and return it."""
+def flow(box: Box, name: str, *, attempts: int = 50, **more: Any) -> None:
+    """Put a flow that delivers to the outside host."""
     document = {
         "name": name,
         "deliver": {
             "kind": "http",
             "url": f"http://{box.outside.address()}:{TARGET_PORT}/{name}",
             "timeout_s": 30,
-            "retry": {"attempts": attempts, "first_s": first_s, "max_s": max_s},
+            "retry": {"attempts": attempts, "first_s": 0.1, "max_s": 0.5},
         },
         **more,
     }
     box.put_flow(document)
-    return document
 
 
 def test_a_message_from_outside_goes_through_its_steps_and_is_delivered(box: Box, tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def handler(record: Path, status: int, *, hang_first: bool) -> type[BaseHTTPRequ
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_PUT = do_PATCH = do_POST
+        do_PUT = do_PATCH = do_POST  # noqa: N815 - the standard library's names
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
             """Say nothing: the record says it all."""
 
     return Target

@@ -19,7 +19,9 @@ class Sink:
     def __init__(self, record: Path) -> None:
         self._record = record
 
-    async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:
+    async def handle_DATA(  # noqa: N802 - the library's name
+        self, _server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
         """Record one mail, then accept it."""
         assert isinstance(envelope.content, bytes)
         mail = message_from_bytes(envelope.content, policy=default)
@@ -31,7 +33,7 @@ class Sink:
                 "subject": str(mail["Subject"]),
                 "message_id": str(mail["Message-ID"]),
                 "body": body.get_content() if body else "",
-                "peer": session.peer[0],
+                "peer": str(session.peer),
             }
         )
         with self._record.open("a", encoding="utf-8") as out:

@@ -24,6 +24,12 @@ function put(tag, text, className) {
 
 const dot = (word, shade) => put("span", word, `dot ${shade || ""}`);
 
+function identity(id) {
+  const shown = put("code", id.slice(0, 8));
+  shown.title = id;
+  return shown;
+}
+
 function fill(table, rows, nothing) {
   const body = table.tBodies[0];
   const columns = table.tHead.rows[0].cells.length;
@@ -111,7 +117,7 @@ function show(picture) {
   fill(at("depths"), picture.depths.map((depth) => [short(depth.address), number(depth.ready), number(depth.leased), number(depth.done_total),
     number(depth.expired_total), number(depth.dead)]), "The queue is empty.");
   fill(at("recent"), picture.recent.map((message) => [clock(message.changed_at), short(message.address),
-    dot(STATES[message.state] || message.state, SHADES[message.state]), number(message.attempt), put("code", message.id.slice(0, 18)), message.reason || ""]),
+    dot(STATES[message.state] || message.state, SHADES[message.state]), number(message.attempt), identity(message.id), message.reason || ""]),
     "No message has come in yet.");
 }
 
