@@ -27,6 +27,7 @@ DUE = "SELECT seq, address FROM work WHERE state = 0 AND due IS NOT NULL AND due
 WAKE_DUE = "UPDATE work SET due = NULL WHERE seq = ?"
 BEGINS = "SELECT seq, address FROM work WHERE state = 0 AND not_before IS NOT NULL AND not_before <= ? LIMIT 5000"
 WAKE_BEGUN = "UPDATE work SET not_before = NULL WHERE seq = ?"
+BURY = "UPDATE work SET state = 3, fence = ?, changed_at = ?, reason = ? WHERE seq = ?"
 OVER = """SELECT seq, address, size FROM work
  WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?"""
 EXPIRE = "UPDATE work SET state = 4, changed_at = ?, reason = 'expired' WHERE seq = ?"
@@ -162,12 +163,10 @@ class SqliteStore:
         with _translated():
             self._begin().executemany(GIVE_BACK, [(g.fence, g.attempt, g.due, g.reason, wall, g.seq) for g in given])
 
-    def bury(self, seq: int, wall: float, reason: str) -> None:
+    def bury(self, seq: int, fence: int, wall: float, reason: str) -> None:
         """See Store."""
         with _translated():
-            self._begin().execute(
-                "UPDATE work SET state = 3, changed_at = ?, reason = ? WHERE seq = ?", (wall, reason, seq)
-            )
+            self._begin().execute(BURY, (fence, wall, reason, seq))
 
     def write_history(self, records: Iterable[Record]) -> None:
         """See Store."""

@@ -160,8 +160,8 @@ class Store(Protocol):
     def give_back(self, given: Iterable[Given], wall: float) -> None:
         """Make leased items READY again."""
 
-    def bury(self, seq: int, wall: float, reason: str) -> None:
-        """Make an item DEAD; body and history stay."""
+    def bury(self, seq: int, fence: int, wall: float, reason: str) -> None:
+        """Make a leased item DEAD, with this fence from now on; body and history stay."""
 
     def write_history(self, records: Iterable[Record]) -> None:
         """Add lines to the history of items."""

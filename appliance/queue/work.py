@@ -234,7 +234,7 @@ class Work:
 
     def _bury(self, ending: Ending, wall: float) -> None:
         lease = ending.lease
-        self._store.bury(lease.seq, wall, ending.reason)
+        self._store.bury(lease.seq, lease.fence + ending.lapsed, wall, ending.reason)
         self.ledger.died(lease.address)
         self.dispatch.changed(lease.address)
         if lease.address == NOTICES:

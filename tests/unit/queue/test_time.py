@@ -137,3 +137,16 @@ def test_held_leases_count_against_the_credit_of_the_next_session(desk: Desk) ->
     assert desk.deliveries("alice") == []
     desk.settle("alice", one.token)
     assert [d.id for d in desk.deliveries("alice")] == ["3"]
+
+
+@pytest.mark.parametrize("outcome", [wire.DONE, wire.RETRY, wire.REJECT, wire.RELEASE])
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_token_is_worth_nothing_from_the_lapse_on(desk: Desk, outcome: int, attempts: int) -> None:
+    desk.publish("alice", wire.Item("a", "1", max_attempts=attempts))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    desk.send("alice", wire.Cancel(5))
+    pass_time(desk, 11.0, "alice")
+    counts = desk.engine._work.ledger.of("a")
+    assert (counts.ready, counts.dead, counts.leased) == ((1, 0, 0) if attempts == 2 else (0, 1, 0))
+    assert desk.settle("alice", handed.token, outcome) == wire.STALE
