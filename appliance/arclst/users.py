@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import logging
 import secrets
 import time
@@ -69,7 +70,7 @@ class Users:
 
     async def login(self, login: Login) -> SessionToken:
         """Return the token of a new session; raise BadCredentials or TooManyAttempts."""
-        key = (login.source[:64], login.user[:64])
+        key = (_network(login.source), login.user[:64])
         self._throttle.enter(key, time.monotonic())
         kept = await self._writer.do(lambda state: state.password(login.user))
         async with self._hashing:
@@ -103,6 +104,17 @@ class Users:
         """End a session; one that is over already is no error."""
         await self._writer.do(lambda state: state.close_session(_hash(token.token)))
         return Done()
+
+
+def _network(source: str) -> str:
+    """Return who guesses count for: an IPv4 address, or the /64 of an IPv6 one, of which a guesser has 2**64."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source[:64]
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(address.ipv4_mapped or ipaddress.IPv6Network((address, 64), strict=False))
+    return str(address)
 
 
 def _hash(token: str) -> bytes:

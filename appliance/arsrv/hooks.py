@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.arsrv.envelope import Envelope, message_id
+from appliance.arsrv.room import Room
 from appliance.arsrv.runner import Runner, most_attempts
 from appliance.contracts.flow import Flow, stage_address
 from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
@@ -21,6 +22,9 @@ REQUEST_ID = "X-Alpha-Ren-Request"
 """The reverse proxy sets it on every request, whatever the client sent; only the proxy can reach this server."""
 
 MAX_KEY = 255
+MOST_ARRIVING = 64 * 2**20
+"""Bytes of messages on their way to the disk, far below what the instance may use."""
+
 PUBLISH_S = 5.0
 RETRY_AFTER_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,6 +58,7 @@ class Hooks:
     def __init__(self, queue: QueueClient, runner: Runner, inner: tuple[str, ...]) -> None:
         self._queue = queue
         self._runner = runner
+        self._room = Room(MOST_ARRIVING)
         self._inner = [ipaddress.ip_network(network) for network in inner]
 
     def application(self) -> web.Application:
@@ -75,17 +80,17 @@ class Hooks:
         key = request.headers.get("Idempotency-Key", "")
         if len(key) > MAX_KEY:
             raise InvalidInput(f"The Idempotency-Key is longer than {MAX_KEY} characters.")
-        body = await _read(request, flow.trigger.max_bytes)
-        envelope = Envelope(
-            id=message_id(flow.name, key, request.headers.get(REQUEST_ID, "")),
-            content_type=request.headers.get("Content-Type", "application/octet-stream"),
-            received_at=time.time(),
-            body=body,
-        )
-        published = await self._queue.publish(
-            stage_address(flow.name, 0), envelope, id=envelope.id, deadline_s=PUBLISH_S,
-            expires_s=flow.trigger.expires_s, max_attempts=most_attempts(flow, 0),
-        )  # fmt: skip
+        with self._room.claim() as take:
+            envelope = Envelope(
+                id=message_id(flow.name, key, request.headers.get(REQUEST_ID, "")),
+                content_type=request.headers.get("Content-Type", "application/octet-stream"),
+                received_at=time.time(),
+                body=await _read(request, flow.trigger.max_bytes, take),
+            )
+            published = await self._queue.publish(
+                stage_address(flow.name, 0), envelope, id=envelope.id, deadline_s=PUBLISH_S,
+                expires_s=flow.trigger.expires_s, max_attempts=most_attempts(flow, 0),
+            )  # fmt: skip
         return _json(202, Accepted(envelope.id, published.duplicate))
 
     def _check_ready(self) -> None:
@@ -113,8 +118,8 @@ class Hooks:
         return any(address in network for network in self._inner if network.version == address.version)
 
 
-async def _read(request: web.Request, limit: int) -> bytes:
-    """Return the body, having read no more of it than the limit; raise TooLarge above it."""
+async def _read(request: web.Request, limit: int, take: Callable[[int], None]) -> bytes:
+    """Return the body, having read no more of it than the limit and taken room for it; raise TooLarge, NoRoom."""
     refusal = TooLarge(f"The message is larger than the {limit} bytes its flow takes.")
     if (request.content_length or 0) > limit:
         raise refusal
@@ -123,6 +128,7 @@ async def _read(request: web.Request, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise refusal
+        take(len(part))
         parts.append(part)
     return b"".join(parts)
 
@@ -136,7 +142,9 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
             log.warning("%s %s is answered %d: %s", request.method, request.path, error.problem.status, error)
         return _refuse(error)
     except web.HTTPException as error:
-        return _json(error.status, Problem(code="http-error", message=f"{error.reason}.", status=error.status))
+        response = _json(error.status, Problem(code="http-error", message=f"{error.reason}.", status=error.status))
+        response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
+        return response
     except (ConnectionError, web.PayloadAccessError) as error:  # the client went away while it was sending
         return _refuse(InvalidInput(f"The message did not arrive whole: {error}."))
     except Exception:

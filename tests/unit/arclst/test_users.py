@@ -116,6 +116,19 @@ def test_guessing_is_slowed_down_for_its_source_alone(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_a_guesser_gains_nothing_by_the_many_addresses_of_its_ipv6_network(tmp_path: Path) -> None:
+    async def scenario(users: Users, _supervisor: Supervisor, _clock: Clock) -> None:
+        for source in ("2001:db8::1", "2001:db8::2", "2001:db8::ffff:3"):
+            with pytest.raises(BadCredentials):
+                await users.login(Login(user="admin", password="wrong password", source=source))
+        with pytest.raises(TooManyAttempts):
+            await users.login(Login(user="admin", password="wrong password", source="2001:db8::4"))
+        with pytest.raises(BadCredentials):
+            await users.login(Login(user="admin", password="wrong password", source="2001:db8:0:1::1"))
+
+    play(tmp_path, scenario)
+
+
 def test_a_session_ends_by_idleness_by_age_and_by_logout(tmp_path: Path) -> None:
     async def scenario(users: Users, _supervisor: Supervisor, clock: Clock) -> None:
         await users.setup(Setup(code="AAAA", password=PASSWORD))

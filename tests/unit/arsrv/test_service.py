@@ -313,6 +313,25 @@ def test_what_is_refused_is_refused_with_a_problem(tmp_path: Path) -> None:
     play(tmp_path, scenario, ONE)
 
 
+def test_a_message_that_is_cut_short_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        async with Target() as target:
+            await bench.put(target.url)
+            for head in (b"Content-Length: 100", b"Transfer-Encoding: chunked"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", bench.cluster.ports[ONE])
+                writer.write(b"POST /hooks/orders HTTP/1.1\r\nHost: box\r\n" + head + b"\r\n\r\n" + b"5\r\nhalf ")
+                writer.write_eof()
+                answer = await reader.read()
+                assert b"202" not in answer.partition(b"\r\n")[0]
+                writer.close()
+            last = await bench.post(ONE, b"whole")
+            await until(lambda: _arrived(target, last))
+            await _settled(bench)
+            assert [item.body for item in target.received] == [b"whole"]
+
+    play(tmp_path, scenario, ONE)
+
+
 def test_what_is_under_way_in_a_flow_that_is_deleted_becomes_a_dead_letter(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.put(f"http://127.0.0.1:{free_port()}/in")
