@@ -34,7 +34,7 @@ PROBLEMS = (
 
 
 class Backend(NamedTuple):
-    """All servers behind one path prefix: (instance, IPv4 address, port) each, and the path that tells whether one is well."""
+    """All servers behind one path prefix, (instance, IPv4 address, port) each; `check` tells whether one is well."""
 
     prefix: str
     check: str
@@ -61,7 +61,8 @@ def backends(placed: Iterable[Placed]) -> tuple[Backend, ...]:
         if len(checks) != 1:
             raise BadDeclaration(f"The path {prefix} is exposed with different checks: {', '.join(sorted(checks))}.")
         servers = tuple(
-            (place.instance.name, place.leg.v4, place.instance.port(exposure.port).number) for place, exposure in exposed
+            (place.instance.name, place.leg.v4, place.instance.port(exposure.port).number)
+            for place, exposure in exposed
         )
         result.append(Backend(prefix, checks.pop(), servers))
     names = [backend.name for backend in result]
@@ -105,8 +106,8 @@ def _problem(problem: Problem) -> str:
     body = msgspec.json.encode(problem).decode()
     if "'" in body:
         raise BadDeclaration(f"The sentence for {problem.status} has a quotation mark that ends HAProxy's string.")
-    retry = f" hdr Retry-After {RETRY_AFTER_S}" if problem.status == 503 else ""
-    return f"    http-error status {problem.status} content-type application/problem+json string '{body}' hdr Cache-Control no-store{retry}"
+    headers = "hdr Cache-Control no-store" + (f" hdr Retry-After {RETRY_AFTER_S}" if problem.status == 503 else "")
+    return f"    http-error status {problem.status} content-type application/problem+json string '{body}' {headers}"
 
 
 def _text(name: str) -> str:

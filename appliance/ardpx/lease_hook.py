@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -IS
 """The script that dhcpcd runs at every change (dhcpcd-run-hooks(8)): it notes addresses and resolvers in lease.json.
 
-It stands alone on the standard library, since it is started anew for each event, in isolated mode and without site packages.
+It stands alone on the standard library: it is started anew for each event, in isolated mode and without site packages.
 Who reads the file is `appliance.contracts.lease`.
 """
 
@@ -39,9 +39,8 @@ def merged(before: str, told: dict[str, str]) -> str | None:
 
 
 def _numbered(told: dict[str, str], pattern: str) -> list[str]:
-    return sorted(
-        (name for name in told if re.fullmatch(pattern, name)), key=lambda name: [int(n) for n in re.findall(r"\d+", name)]
-    )
+    names = [name for name in told if re.fullmatch(pattern, name)]
+    return sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 
 def main() -> None:

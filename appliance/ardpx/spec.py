@@ -1,4 +1,4 @@
-"""What ARDPX declares: the gateway with HAProxy in front of everything that is exposed, and the uplink's DHCP client."""
+"""What ARDPX declares: the gateway with HAProxy in front of all that is exposed, and the uplink's DHCP client."""
 
 from collections.abc import Iterable
 from importlib.resources import files
@@ -46,8 +46,8 @@ UPLINK = UnitSpec(
     user="root",
     # The last six are for separating its privileges: only a proxy of it stays root, the rest runs as user dhcpcd.
     capabilities=(
-        "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE", "CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL",
-        "CAP_CHOWN", "CAP_DAC_OVERRIDE",
+        "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE",
+        "CAP_SETUID", "CAP_SETGID", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE",
     ),
     # Router advertisements set hop limit and timers, which are sysctls of the namespace.
     writable=(HERE, "/var/lib/dhcpcd", "/run/dhcpcd", "/proc/sys/net"),

@@ -40,9 +40,9 @@ def compose(notice: Notice, envelope: Envelope, work_id: str, machine: str) -> E
 
 
 def message_id(work_id: str, host: str) -> str:
-    """Return the Message-ID that belongs to a work item: its id, or its digest where the id does not fit a mail header."""
-    local = work_id if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", work_id) else hashlib.sha256(work_id.encode()).hexdigest()
-    return f"<{local}@{host}>"
+    """Return the Message-ID of a work item: its id, or the id's digest where it does not fit a mail header."""
+    fits = re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", work_id)
+    return f"<{work_id if fits else hashlib.sha256(work_id.encode()).hexdigest()}@{host}>"
 
 
 def _date(at: float) -> str:

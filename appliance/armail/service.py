@@ -1,4 +1,4 @@
-"""The process that takes notices from the queue and hands them to Postfix; a notice is done once Postfix has it on disk."""
+"""The process that hands notices from the queue to Postfix; one is done once Postfix has it on disk."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ AT_ONCE = 4
 SMTP_TIMEOUT_S = 30.0
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-NOT_CONFIGURED = "Mail is not configured: notices wait in the queue until `mail.smarthost` and `mail.recipients` are set."
+NOT_CONFIGURED = "Mail is not configured: notices wait until `mail.smarthost` and `mail.recipients` are set."
 
 
 class MailRefused(ApplianceError):

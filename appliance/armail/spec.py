@@ -36,7 +36,9 @@ STATE_DIRECTORY = f"/var/lib/alpha-ren-{NAME}"
 QUEUE = f"{STATE_DIRECTORY}/queue"
 SMTP_PORT = 25
 
-_PRIVATE = ("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace")
+_PRIVATE = (
+    "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace",
+)
 _OWNED = ("/usr/bin/install", "-d", "-o", "postfix")
 
 POSTFIX = UnitSpec(
@@ -65,7 +67,7 @@ COURIER = UnitSpec(exec=(PYTHON, "-m", "appliance.armail.service"), watchdog_s=3
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The envelope of every notice, or None while mail is not configured; `port` is where Postfix listens on loopback."""
+    """The envelope of every notice, or None while mail is not configured; Postfix listens on `port` of loopback."""
 
     envelope: Envelope | None
     port: int = SMTP_PORT
@@ -114,7 +116,7 @@ def _hostname(config: Config) -> str:
 
 
 def _smarthost(smarthost: str) -> tuple[str, int]:
-    """Return host and port of `host`, `host:port` or `[address]:port`; a bracketed IPv6 address is how Postfix wants it too."""
+    """Return host and port of `host`, `host:port` or `[address]:port`; an IPv6 address gets Postfix's `ipv6:` in front."""
     host, colon, port = smarthost.rpartition(":")
     if not colon or "]" in port:
         host, port = smarthost, str(SMTP_PORT)
