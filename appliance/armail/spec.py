@@ -116,7 +116,7 @@ def _hostname(config: Config) -> str:
 
 
 def _smarthost(smarthost: str) -> tuple[str, int]:
-    """Return host and port of `host`, `host:port` or `[address]:port`; an IPv6 address gets Postfix's `ipv6:` in front."""
+    """Return host and port of `host`, `host:port` or `[address]:port`; IPv6 gets Postfix's `ipv6:` in front."""
     host, colon, port = smarthost.rpartition(":")
     if not colon or "]" in port:
         host, port = smarthost, str(SMTP_PORT)

@@ -17,7 +17,7 @@ class UnboundRefused(ApplianceError):
 
 
 async def command(socket: Path, line: str, *, deadline_s: float = 5.0) -> str:
-    """Return Unbound's answer to the command; raise Unavailable where it does not listen, UnboundRefused where it refuses."""
+    """Return Unbound's answer; raise Unavailable where it does not listen, UnboundRefused where it refuses."""
     try:
         async with asyncio.timeout(deadline_s):
             reader, writer = await asyncio.open_unix_connection(str(socket))

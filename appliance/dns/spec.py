@@ -45,7 +45,7 @@ UNBOUND = UnitSpec(
 )
 
 CHECK = ("/bin/sh", "-c", "sed 's|zonefile: .*|zonefile: /dev/null|' \"$0\" | unbound-checkconf /dev/stdin", "{path}")
-"""Zones that are not written yet are no fault of the configuration: Unbound itself only warns about them, its checker fails."""
+"""Zones not written yet are no fault of the configuration: Unbound only warns about them, but its checker fails."""
 
 # Its user is Unbound's: the control socket lets nobody else in, and the zones it keeps are for Unbound alone.
 FOLLOWER = UnitSpec(
@@ -64,7 +64,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 def declare(config: Config) -> ComponentSpec:
     """Return the DNS of this machine."""
     known = config.network.uplink.resolvers
-    everywhere = tuple(Egress(port=53, protocol=protocol, reason="asks the uplink's resolvers") for protocol in ("udp", "tcp"))
+    reason = "asks the uplink's resolvers"
+    everywhere = tuple(Egress(port=53, protocol=protocol, reason=reason) for protocol in ("udp", "tcp"))
     dns = Instance(
         name=NAME,
         slot=SLOT,
@@ -131,7 +132,7 @@ def _followed(origin: str) -> str:
 
 
 def _forward(resolvers: tuple[str, ...]) -> Iterable[str]:
-    """Without a resolver every name of the outside is refused at once, instead of asked for at root servers nobody reaches."""
+    """Without a resolver the outside's names are refused at once, not asked for at root servers that nobody reaches."""
     if not resolvers:
         return ('\nserver:\n    local-zone: "." always_refuse',)
     return ('\nforward-zone:\n    name: "."', *(f"    forward-addr: {resolver}" for resolver in resolvers))

@@ -1,4 +1,4 @@
-"""The internal zones as text (RFC 1035, section 5): what is where on this machine, and who is a member of the cluster."""
+"""The internal zones as text (RFC 1035, section 5): what is where on this machine, and who is in the cluster."""
 
 import ipaddress
 import logging
@@ -23,7 +23,7 @@ FIRST_PRIORITY = 10
 
 
 class Zones(msgspec.Struct, frozen=True):
-    """The origins of a cluster's zones, without the last dot: its own, the members' addresses, and their services (RFC 2782)."""
+    """The origins of a cluster's zones, without the last dot: its own, its members', their services' (RFC 2782)."""
 
     own: str
     members: str

@@ -199,8 +199,9 @@ def _directories(instance: Instance) -> Iterable[Directory]:
     Other directories in /run are made with the unit (RuntimeDirectory=).
     """
     own = run_directory(instance.name)
-    asked = {path for unit in instance.units if unit.user != "root" for path in unit.writable}
-    yield Directory(path=own, mode=0o1777 if own in asked else 0o755)
+    asked = {path for unit in instance.units for path in unit.writable}
+    shared = any(own in unit.writable for unit in instance.units if unit.user != "root")
+    yield Directory(path=own, mode=0o1777 if shared else 0o755)
     for path in sorted(asked - {own}):
         if not path.startswith("/run/"):
             yield Directory(path=path)
