@@ -69,8 +69,8 @@ def _up(options: argparse.Namespace) -> int:
         process = launch.start(options.name, plan, options.tree, leashed=True, log=None)
     else:
         launch.check_computer()
-        with open(os.devnull, "wb") as nowhere:
-            process = launch.start(options.name, plan, options.tree, leashed=False, log=nowhere.fileno())
+        with launch.log_of(options.name).open("wb") as log:
+            process = launch.start(options.name, plan, options.tree, leashed=False, log=log)
     try:
         for machine in plan.machine:
             if machine.start:

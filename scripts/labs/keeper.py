@@ -101,7 +101,7 @@ class Keeper:
 
     async def _set_up(self, children: Children, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         whole = self._plan.topology
-        log = self._folder / "lan.log"
+        log = self._folder / state.LAN_LOG
         await wiring.apply(children, lan.bridges(whole), log)
         tasks = []
         for each in whole.lan:

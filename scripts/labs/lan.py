@@ -65,11 +65,11 @@ def host_cable(topology: Topology, host: Host) -> tuple[str, str]:
     near, far = [f"netns add {host.name}"], ["link set lo up"]
     for card, lan in enumerate(host.lans):
         name = f"h{position}n{card}"
-        near.append(f"link add {name} type veth peer name {lan[:15]} netns {host.name}")
+        near.append(f"link add {name} type veth peer name {lan} netns {host.name}")
         near.append(f"link set {name} addrgenmode none master {bridge(topology, lan)} up")
         prefix = network4(topology, lan).prefixlen
-        far.append(f"link set {lan[:15]} up")
-        far.append(f"address add {address(topology, host.name, lan)}/{prefix} dev {lan[:15]}")
+        far.append(f"link set {lan} up")
+        far.append(f"address add {address(topology, host.name, lan)}/{prefix} dev {lan}")
     far.append(f"route add default via {gateway(topology, host.lans[0])}")
     return "\n".join(near) + "\n", "\n".join(far) + "\n"
 

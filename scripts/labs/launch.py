@@ -20,6 +20,12 @@ NEEDED = {"systemd-nspawn": "systemd-container", "dnsmasq": "dnsmasq-base", "ip"
 """Commands the lab calls, and Debian's packages that have them."""
 
 
+def log_of(name: str) -> Path:
+    """Return where a lab that nobody watches says why it ended; nowhere, where the working copy is read-only."""
+    folder = WORKING_COPY / "build" / "log"
+    return folder / f"lab-{name}.log" if os.access(folder, os.W_OK) else Path(os.devnull)
+
+
 def tree_at(path: Path) -> Path:
     """Return the firmware's tree at `path`, links resolved, since a new build moves the link; raise NoTree."""
     tree = path.resolve()

@@ -96,7 +96,7 @@ class Lab:
         saved = []
         for machine in self.topology.machine:
             saved += journal.save(self.name, machine.name, TEST_LOGS / f"{occasion}-{self.name}-{machine.name}")
-        lan_log = state.folder(self.name) / "lan.log"
+        lan_log = state.folder(self.name) / state.LAN_LOG
         if lan_log.exists():
             path = TEST_LOGS / f"{occasion}-{self.name}-lan.log"
             path.write_text(lan_log.read_text(encoding="utf-8", errors="replace"), encoding="utf-8")

@@ -15,6 +15,8 @@ from scripts.labs import cgroup
 from scripts.labs.errors import LabExists, NoSuchLab
 
 ROOT = Path("/var/lib/alpha-ren-lab")
+LAN_LOG = "_lan.log"
+"""What the LANs' servers say; the underscore keeps it apart from the logs of machines and hosts, NAME.log."""
 
 
 def folder(lab: str) -> Path:

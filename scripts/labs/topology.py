@@ -17,6 +17,8 @@ from scripts.labs.errors import InvalidTopology
 
 Name = Annotated[str, Meta(pattern=r"^[a-z]([a-z0-9-]{0,20}[a-z0-9])?$")]
 NicName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]{1,14}$")]
+LanName = Annotated[str, Meta(pattern=r"^[a-z]([a-z0-9-]{0,13}[a-z0-9])?$")]
+"""A LAN's name is also that of the host's interface on it, and those end at 15 characters."""
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 HOSTS_FROM = 10
@@ -37,7 +39,7 @@ class Lan(_Table, frozen=True, kw_only=True):
     out, and `dns`, or itself: it answers `NAME.test` for every machine and host of the LAN.
     """
 
-    name: Name
+    name: LanName
     ipv4: str = ""
     ipv6: str = ""
     dhcp: bool = True
@@ -47,7 +49,7 @@ class Lan(_Table, frozen=True, kw_only=True):
 class Nic(_Table, frozen=True, kw_only=True):
     """A network card of a machine: the LAN it is plugged into and, where it matters, its name inside."""
 
-    lan: Name
+    lan: LanName
     name: NicName | None = None
 
 
@@ -74,7 +76,7 @@ class Host(_Table, frozen=True, kw_only=True):
     """An outside host: namespaces of its own on this computer's file system, with nothing of the firmware in it."""
 
     name: Name
-    lans: tuple[Name, ...]
+    lans: tuple[LanName, ...]
 
 
 class Topology(_Table, frozen=True, kw_only=True):
@@ -118,6 +120,8 @@ def check(topology: Topology) -> None:
     if not topology.lan:
         raise InvalidTopology("The topology has no LAN - at `$.lan`.")
     lans = [lan.name for lan in topology.lan]
+    if "lo" in lans:
+        raise InvalidTopology("A LAN cannot be called `lo`, like the loopback interface of every host.")
     nodes = [machine.name for machine in topology.machine] + [host.name for host in topology.host]
     for what, names in (("LANs", lans), ("machines or hosts", nodes)):
         twice = sorted({name for name in names if names.count(name) > 1})

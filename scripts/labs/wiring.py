@@ -17,7 +17,7 @@ async def apply(children: Children, batch: str, log: Path, *, namespace: str = "
 
 async def undo(children: Children, batch: str, log: Path) -> None:
     """Apply `batch`, which removes things, as far as they are there."""
-    await _run(children, batch, log.with_name("undone.log"), ["-force"])
+    await _run(children, batch, log.with_name("_undone.log"), ["-force"])
 
 
 async def _run(children: Children, batch: str, log: Path, options: list[str]) -> int:

@@ -76,6 +76,8 @@ LAN = '[[lan]]\nname = "uplink"\n'
     [
         ("", "lan"),
         ("lan = []", "no LAN"),
+        ('[[lan]]\nname = "lo"', "cannot be called `lo`"),
+        ('[[lan]]\nname = "sixteen-letters-"', r"at `\$.lan\[0\].name`"),
         (LAN + "colour = 1", "unknown field `colour`"),
         (LAN + '[[machine]]\nname = "Box"', r"at `\$.machine\[0\].name`"),
         (LAN + '[[machine]]\nname = "box"\n[machine.config.arsrv]\ncount = 0', r"config.arsrv.count"),
