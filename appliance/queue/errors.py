@@ -7,7 +7,7 @@ class QueueBusy(Unavailable):
     """The broker is at a limit (depth, bytes, disk); nothing was stored. Try again after `retry_after_s` seconds."""
 
     code = "queue-busy"
-    hint = "Try again after the time given; `alpha-ren queue stats` shows which address is full."
+    hint = "Try again after the time given; `alpha-ren queue` shows which address is full."
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)

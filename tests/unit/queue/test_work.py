@@ -412,3 +412,45 @@ def test_sigterm_ends_the_broker_cleanly() -> None:
     with running() as broker:
         assert broker.stop() == 0
         assert "Traceback" not in broker.log()
+
+
+def test_the_newest_messages_can_be_asked_for_by_name(broker: Broker) -> None:
+    async def main() -> None:
+        async with broker.client() as q:
+            for address in ("flow.seen.0", "flow._hidden.0", "mail.seen"):
+                await q.publish(address, b"", id=address)
+            for only, without, expected in (
+                ("flow.*", "flow._*", ["flow.seen.0"]),
+                ("*.seen*", "", ["mail.seen", "flow.seen.0"]),
+                ("nothing", "", []),
+            ):
+                query = RecentQuery(limit=1000, only=only, without=without)
+                found = await q.call("queue.recent", query, RecentMessages)
+                assert [m.address for m in found.messages] == expected
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_application_gives_its_work_back_and_ends(broker: Broker) -> None:
+    async def work(taken: asyncio.Event) -> None:
+        async with broker.client() as q, asyncio.TaskGroup() as group:
+            deliveries = q.consume("cancelled")
+            await anext(deliveries)
+            taken.set()
+            group.create_task(q.publish("cancelled", b"", delay_s=3600))
+            await anext(deliveries)
+
+    async def main() -> None:
+        async with broker.client() as q:
+            await q.publish("cancelled", b"", id="cancelled")
+            taken = asyncio.Event()
+            application = asyncio.create_task(work(taken))
+            async with asyncio.timeout(SOON_S):
+                await taken.wait()
+                application.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await application
+            again = await first(q.consume("cancelled"))
+            assert (again.id, again.attempt) == ("cancelled", 1)
+
+    asyncio.run(main())
