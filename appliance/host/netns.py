@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from appliance.errors import ApplianceError
 from appliance.topology import HOST
 
@@ -45,8 +47,14 @@ class Namespaces:
         _setns(self._host)
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Run `work` in the helper thread and return its result."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Run `work` in the helper thread and return its result.
+
+        Raises KernelRefused, which happens in passing, too: what is looked at may go away at that moment.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (OSError, NetlinkError) as error:
+            raise KernelRefused(f"The kernel does not play along: {error}.") from error
 
     def close(self) -> None:
         """End the helper thread once its work in hand is done."""

@@ -1,7 +1,7 @@
 """The difference between what should be and what is, as steps in the order in which they are taken. Pure."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Literal
 
 import msgspec
@@ -57,6 +57,23 @@ def loaded(unit: Unit, files: Mapping[str, str]) -> Loaded:
         restart=_digest(files.get(path, "") for path in unit.restart_on),
         reload=_digest(files.get(path, "") for path in unit.reload_on),
     )
+
+
+def despite(step: Step, failed: Collection[str], present: Callable[[str], bool]) -> Step | None:
+    """Return what is left of a unit's step after the files at the paths in `failed` could not be put in place.
+
+    A unit keeps running with its old files, or starts with them where they are `present`; what it is noted to run with
+    then is nothing that anybody wants, so it hears of the new files once they come.
+    """
+    unit = step.noun
+    if not isinstance(unit, Unit) or step.loaded is None:
+        return step
+    hurt = [path for path in (*unit.restart_on, *unit.reload_on) if path in failed]
+    if not hurt:
+        return step
+    if step.action != "start" or not all(present(path) for path in hurt):
+        return None
+    return msgspec.structs.replace(step, loaded=Loaded(text=step.loaded.text, restart="", reload=""))
 
 
 def _network(desired: Machine, actual: Machine) -> Iterator[Step]:

@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from pathlib import Path
+import os
+from collections.abc import Coroutine
 
 import msgspec
 
 from appliance.errors import ApplianceError, Problem
 from appliance.host.box import Box
 from appliance.host.netlink import KernelLacks
-from appliance.supervisor.plan import Step, plan
-from appliance.topology import File, Loaded, Machine, Observed, Unit, UnitFact
+from appliance.supervisor.plan import Step, despite, plan
+from appliance.topology import File, Machine, Observed, Unit, UnitFact
 
 log = logging.getLogger(__name__)
 
@@ -74,55 +74,62 @@ class Reconciler:
 
     async def _units(self, steps: list[Step], problems: list[Problem], failed: set[str]) -> None:
         writes = [step.noun for step in steps if step.action == "write" and isinstance(step.noun, Unit)]
-        if writes:
-            self.step = f"write {len(writes)} units"
-            log.info("%s", self.step)
-            await asyncio.to_thread(self._box.units.write, writes)
-            await self._box.units.reload_manager()
+        if writes and not await self._tried(f"write {len(writes)} units", self._write(writes), problems):
+            return
+        left = await asyncio.to_thread(
+            lambda: [despite(step, failed, os.path.exists) for step in steps if step.action != "write"]
+        )
         async with asyncio.TaskGroup() as group:
-            for step in steps:
-                if step.action != "write":
-                    group.create_task(self._try(step, problems, failed))
+            for step in left:
+                if step is not None:
+                    group.create_task(self._tried(str(step), self._run(step), problems))
+
+    async def _write(self, units: list[Unit]) -> None:
+        await asyncio.to_thread(self._box.units.write, units)
+        await self._box.units.reload_manager()
 
     async def _try(self, step: Step, problems: list[Problem], failed: set[str]) -> None:
-        self.step = str(step)
-        log.info("%s", step)
         try:
-            await self._take(step, failed)
+            done = await self._tried(str(step), self._take(step), problems)
         except KernelLacks as error:
             log.warning("%s", error)
             self._lacks[step.kind, step.name] = error.message
-        except ApplianceError as error:
-            log.error("%s failed: %s", step, error)
-            problems.append(error.problem)
-            if isinstance(step.noun, File):
-                failed.add(step.noun.path)
-        except OSError as error:
-            log.error("%s failed: %s", step, error)
-            problems.append(
-                Problem(code="step-failed", message=f"The step `{step}` failed: {error}.", hint="It is tried again.")
-            )
+            return
+        if not done and isinstance(step.noun, File):
+            failed.add(step.noun.path)
 
-    async def _take(self, step: Step, failed: set[str]) -> None:
+    async def _tried(self, what: str, work: Coroutine[None, None, None], problems: list[Problem]) -> bool:
+        """Do it and return whether it worked; what went wrong is said and added to `problems`."""
+        self.step = what
+        log.info("%s", what)
+        try:
+            await work
+        except KernelLacks:
+            raise
+        except ApplianceError as error:
+            log.error("%s failed: %s", what, error)
+            problems.append(error.problem)
+        except OSError as error:
+            log.error("%s failed: %s", what, error)
+            message = f"The step `{what}` failed: {error}."
+            problems.append(Problem(code="step-failed", message=message, hint="It is tried again by itself."))
+        else:
+            return True
+        return False
+
+    async def _take(self, step: Step) -> None:
         noun = step.noun
         if isinstance(noun, UnitFact):
             await self._box.units.remove(noun.name)
-        elif isinstance(noun, Unit):
-            await self._run(step, noun, failed)
         elif step.action == "remove":
             await self._box.remove(noun)
         else:
             await self._box.make(noun)
 
-    async def _run(self, step: Step, unit: Unit, failed: set[str]) -> None:
-        loaded = step.loaded
-        if loaded is None:
+    async def _run(self, step: Step) -> None:
+        unit, loaded = step.noun, step.loaded
+        if not isinstance(unit, Unit) or loaded is None:
             raise RuntimeError(f"{step} does not say what the unit runs with")
-        if hurt := _hurt(unit, failed):
-            # It keeps running with the old file, or starts with it; the digests make sure that it hears of the new one.
-            if step.action != "start" or not await asyncio.to_thread(_all_there, hurt):
-                return
-            loaded = Loaded(text=loaded.text, restart="", reload="")
         match step.action:
             case "start":
                 await self._box.units.start(unit, loaded)
@@ -132,11 +139,3 @@ class Reconciler:
                 await self._box.units.reload(unit, loaded)
             case other:
                 raise RuntimeError(f"a unit cannot {other}")
-
-
-def _all_there(paths: Iterable[str]) -> bool:
-    return all(Path(path).exists() for path in paths)
-
-
-def _hurt(unit: Unit, failed: Iterable[str]) -> list[str]:
-    return [path for path in failed if path in unit.reload_on or path in unit.restart_on]

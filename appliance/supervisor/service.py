@@ -110,9 +110,11 @@ class Supervisor:
                 desired = await self._intent.form(in_force.config)
                 outcome = await self._reconciler.round(desired.machine, cause)
             except ApplianceError as error:
-                log.error("%s", error)
-                self._problem = error.problem
-                return 0
+                return self._stuck(error.problem)
+            except OSError as error:
+                return self._stuck(
+                    Problem(code="machine-not-read", message=f"The machine cannot be looked at: {error}.")
+                )
             self._in_force, self._desired = in_force, desired
             self._observed = await self._box.observe(desired.machine) if outcome.steps else outcome.observed
             self._problem = outcome.problems[0] if outcome.problems else None
@@ -120,6 +122,11 @@ class Supervisor:
             self._boot.ready()
         self._hotline.changed()
         return len(outcome.steps)
+
+    def _stuck(self, problem: Problem) -> int:
+        log.error("%s", problem.message)
+        self._problem = problem
+        return 0
 
     async def _connected(
         self, group: asyncio.TaskGroup, line: tuple[Connection, asyncio.Task[None]] | None, desired: Desired

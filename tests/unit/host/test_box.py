@@ -12,7 +12,7 @@ import pytest
 from appliance.host.box import Box
 from appliance.supervisor.plan import Step
 from appliance.supervisor.reconcile import Reconciler
-from appliance.topology import HOST
+from appliance.topology import HOST, File
 from tests.unit.host.place import Heard, throwaway
 from tests.unit.supervisor.fakes import small
 
@@ -202,3 +202,18 @@ def test_a_file_that_comes_in_a_watched_folder_is_told(tmp_path: Path) -> None:
         await heard.wait_for(f"a file changed in {folder}")
 
     run(tmp_path, work, heard)
+
+
+def test_a_refused_file_is_said_in_every_round_and_stops_nothing_else(tmp_path: Path) -> None:
+    bad = File(path=str(tmp_path / "bad.conf"), content="x", check=("false", "{path}"))
+    good = File(path=str(tmp_path / "good.conf"), content="x", check=("true", "{path}"))
+    wanted = msgspec.structs.replace(NETWORK, files=(bad, good))
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "del", "ar-c257")
+        for _ in range(2):
+            outcome = await reconciler.round(wanted, "a file")
+            assert [problem.code for problem in outcome.problems] == ["file-refused"]
+        assert lines((await reconciler.look(wanted))[0]) == [f"make file {bad.path}"]
+
+    run(tmp_path, work)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from appliance.supervisor.plan import Step, loaded, plan
+from appliance.supervisor.plan import Step, despite, loaded, plan
 from appliance.topology import Bridge, File, Machine, Namespace, Observed, Route, Ruleset, Unit, UnitFact, Veth
 from tests.unit.supervisor.fakes import small
 
@@ -124,3 +124,17 @@ def test_a_slice_is_never_restarted_because_that_would_stop_all_that_is_in_it() 
     found = seen(Machine(units=(group,)))
     changed = Machine(units=(msgspec.structs.replace(group, text="other"),))
     assert lines(plan(changed, found)) == ["write unit alpha-ren-x.slice"]
+
+
+def test_a_unit_whose_new_file_was_refused_goes_on_and_hears_of_the_next_one() -> None:
+    changed = msgspec.structs.replace(MACHINE, files=(msgspec.structs.replace(FILE, content="b"),))
+    [_, reload] = plan(changed, seen(MACHINE))
+    assert despite(reload, {FILE.path}, lambda _path: True) is None
+    assert despite(reload, {"/another"}, lambda _path: True) == reload
+    [_, start] = plan(changed, seen(MACHINE, state="inactive"))
+    assert despite(start, {FILE.path}, lambda _path: False) is None
+    started = despite(start, {FILE.path}, lambda _path: True)
+    assert started is not None
+    assert started.loaded is not None
+    later = plan(changed, msgspec.structs.replace(seen(changed), units=seen(changed, loaded=started.loaded).units))
+    assert lines(later) == [f"restart unit {UNIT.name} (a file it reads at start changed)"]
