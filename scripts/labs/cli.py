@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
     except ApplianceError as error:
         print(f"scripts/lab: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 
