@@ -1,0 +1,32 @@
+"""The gateway: who may be spoken to, and what a static uplink does without."""
+
+from appliance.ardpx.spec import declare
+from appliance.config import Config, Network, Uplink
+from tests.unit.placement import rendered
+
+STATIC = Config(network=Network(uplink=Uplink(mode="static", address="198.51.100.7/24", gateway="198.51.100.1")))
+
+
+def test_the_gateway_answers_the_outside_on_two_ports() -> None:
+    [gateway] = declare(Config()).instances
+    assert gateway.is_gateway
+    assert {(port.number, port.outside) for port in gateway.ports} == {(443, True), (80, True)}
+
+
+def test_only_a_dhcp_uplink_has_a_client() -> None:
+    assert [unit.name for unit in declare(Config()).instances[0].units] == ["", "uplink"]
+    assert [unit.name for unit in declare(STATIC).instances[0].units] == [""]
+    assert set(rendered("ardpx", STATIC)) == {"haproxy.cfg"}
+
+
+def test_the_client_runs_the_script_that_is_rendered_beside_it() -> None:
+    files = rendered("ardpx")
+    assert files["lease-hook"].mode == 0o755
+    assert files["lease-hook"].content.startswith("#!/usr/bin/python3 -IS\n")
+    assert "script /run/alpha-ren/ardpx/lease-hook\n" in files["dhcpcd.conf"].content
+
+
+def test_the_proxy_is_no_root_and_gets_the_certificate_from_systemd() -> None:
+    proxy = declare(Config()).instances[0].units[0]
+    assert (proxy.user, proxy.capabilities) == ("haproxy", ("CAP_NET_BIND_SERVICE",))
+    assert [credential.path for credential in proxy.credentials] == ["/var/lib/alpha-ren/identity/console.pem"]
