@@ -78,7 +78,8 @@ def test_the_configuration_is_checked_with_the_certificate_that_the_unit_gets() 
 
 
 def test_what_the_proxy_says_by_itself_is_a_problem_as_everywhere() -> None:
-    lines = re.findall(r"http-error status (\d+) content-type \S+ string '(.*)' hdr", rendered("ardpx")["haproxy.cfg"].content)
+    text = rendered("ardpx")["haproxy.cfg"].content
+    lines = re.findall(r"http-error status (\d+) content-type \S+ string '(.*)' hdr", text)
     assert len(lines) == len(PROBLEMS)
     for status, body in lines:
         problem = msgspec.json.decode(body, type=Problem)
