@@ -41,26 +41,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> int:
     """Carry out one command; return the exit status."""
-    options = _parser().parse_args(argv)
     try:
-        if options.command == "up":
-            return _up(options)
-        if os.geteuid() == 0:
-            state.sweep()
-        match options.command:
-            case "exec":
-                return _exec(state.the_only(options.name), options.place, options.argv)
-            case "logs":
-                return _logs(options)
-            case "down":
-                return _down(state.the_only(options.name))
-        for name in state.names():
-            print(_describe(control.view(name)))
+        return _carry_out(_parser().parse_args(argv))
     except ApplianceError as error:
         print(f"scripts/lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    if options.command == "up":
+        return _up(options)
+    if os.geteuid() == 0:
+        state.sweep()
+    match options.command:
+        case "exec":
+            return _exec(state.the_only(options.name), options.place, options.argv)
+        case "logs":
+            return _logs(options)
+        case "down":
+            return _down(state.the_only(options.name))
+    for name in state.names():
+        print(_describe(control.view(name)))
     return 0
 
 
