@@ -18,10 +18,10 @@ def build(
 ) -> None:
     """Runs mkosi on `image/<name>`, or on `folder`; what it makes is `out/<name>…`, whole or not at all."""
     aptsources.write(paths.SANDBOX)
-    # Both places that this user's Python would write into are root's after the first run.
-    folders = {each: paths.MKOSI / each for each in ("packages", "cache", "work")}
-    for each in (OUT, *folders.values()):
-        each.mkdir(parents=True, exist_ok=True)
+    # mkosi knows a cached tree by the image's name alone, so each configuration has a cache of its own.
+    packages, cache, work = paths.MKOSI / "packages", paths.MKOSI / "cache" / name, paths.MKOSI / "work"
+    for place in (OUT, packages, cache, work):
+        place.mkdir(parents=True, exist_ok=True)
     tree = [f"--tools-tree={tools_tree()}"] if tools else []
     command.run(
         doing,
@@ -29,9 +29,9 @@ def build(
             [
                 f"--directory={folder or paths.REPOSITORY / 'image' / name}",
                 f"--sandbox-tree={paths.SANDBOX}",
-                f"--package-cache-dir={folders['packages']}",
-                f"--cache-directory={folders['cache']}",
-                f"--workspace-directory={folders['work']}",
+                f"--package-cache-dir={packages}",
+                f"--cache-directory={cache}",
+                f"--workspace-directory={work}",
                 f"--output-directory={OUT}",
                 f"--source-date-epoch={inputs.epoch()}",
                 *tree,

@@ -49,7 +49,7 @@ def publish_directory(made: Path, link: Path, digest: str) -> Path:
     fresh.rename(link)
     _write_whole(stamp_of(link), digest)
     for old in link.parent.glob(f"{link.name}-*"):
-        if old != place and old != before:
+        if old not in (place, before):
             remove(old)
     return place
 

@@ -14,6 +14,11 @@ def path(profile: str) -> Path:
     return paths.TREES / profile
 
 
+def origins(profile: str) -> Path:
+    """The file that says which Debian package the tree's files are from, as JSON."""
+    return paths.TREES / f"{profile}.packages.json"
+
+
 def digest(profile: str) -> str:
     """What the tree is made from."""
     return inputs.digest([*INPUTS, f"hwprofiles/{profile}.toml"])
@@ -38,6 +43,7 @@ def build(profile: str) -> Path:
         f"--image-version={inputs.version()}",
     )
     paths.TREES.mkdir(parents=True, exist_ok=True)
+    publish.publish(mkosirun.OUT / "tree.packages.json", origins(profile), wanted)
     return publish.publish_directory(mkosirun.OUT / "tree", link, wanted)
 
 
