@@ -10,10 +10,11 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from appliance.contracts.service import CURVE_CREDENTIAL, ServiceContext, credential
+from appliance.contracts.service import ServiceContext
 from appliance.errors import ApplianceError, DeadlinePassed, InvalidInput
 from appliance.queue import wire
 from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk
+from appliance.queue.connection import Connection, connection_of
 from appliance.queue.delivery import Body, Delivery, Event, Handler, Request, decode_body, encode_body
 from appliance.queue.errors import LeaseLost, NotPermitted, PublishUnknown, QueueBusy, RemoteError, SettleUnknown
 from appliance.queue.feeds import EventFeed, WorkFeed
@@ -28,16 +29,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Connection(msgspec.Struct, frozen=True):
-    """Where the broker is, its public key, who we are, and the cluster whose names may be written short."""
-
-    endpoint: str
-    server_key: str
-    keys: Keys
-    lan: str
-    cluster: str
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -313,12 +304,6 @@ class QueueClient:
                 "internal-error", f"{asked.name} failed unexpectedly.", "The journal of its server says why."
             )
         self._link.answer(wire.Answer(asked.call, fault), reply)
-
-
-def connection_of(context: ServiceContext) -> Connection:
-    """Return the connection of a component process, its secret read from the systemd credential."""
-    keys = Keys(public=context.public_key, secret=credential(CURVE_CREDENTIAL))
-    return Connection(context.queue_endpoint, context.queue_key, keys, context.lan, context.cluster)
 
 
 def connect(context: ServiceContext) -> QueueClient:

@@ -6,19 +6,17 @@ import logging
 import os
 import random
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zmq
 
 from appliance.queue import wire
 from appliance.queue.asks import Answer, Ask, Batch, SettleAsk, SingleAsk, batches, error_of, resolve, session_lost
+from appliance.queue.connection import Connection
 from appliance.queue.delivery import Delivery, Event, Settler
 from appliance.queue.errors import WireError
 from appliance.queue.feeds import EventFeed, WorkFeed
 from appliance.queue.pipe import Pipe
-
-if TYPE_CHECKING:
-    from appliance.queue.client import Connection
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ class Link:
     """Everything a client keeps across sessions: subscriptions, leases in hand, last events, what was asked."""
 
     def __init__(
-        self, connection: "Connection", settler: Settler, on_asked: Callable[[wire.Asked, bytes], None]
+        self, connection: Connection, settler: Settler, on_asked: Callable[[wire.Asked, bytes], None]
     ) -> None:
         self._connection = connection
         self._settler = settler

@@ -3,15 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import zmq
 
 from appliance.queue.auth import join_curve
+from appliance.queue.connection import Connection
 from appliance.queue.wire import Frames
-
-if TYPE_CHECKING:
-    from appliance.queue.client import Connection
 
 MAX_AT_ONCE = 256
 """Messages taken in before the other tasks get their turn."""
@@ -25,7 +22,7 @@ class Pipe:
     """
 
     def __init__(
-        self, context: "zmq.Context[zmq.Socket[bytes]]", connection: "Connection", on_message: Callable[[Frames], None]
+        self, context: "zmq.Context[zmq.Socket[bytes]]", connection: Connection, on_message: Callable[[Frames], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
