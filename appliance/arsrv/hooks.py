@@ -63,7 +63,7 @@ class Hooks:
 
     def application(self) -> web.Application:
         """Return the application; every refusal in it is a problem in JSON."""
-        app = web.Application(middlewares=[_problems])
+        app = web.Application(middlewares=[_last_words, _problems])
         app.router.add_post("/hooks/{flow}", self.receive)
         app.router.add_get("/health", self.health)
         return app
@@ -131,6 +131,18 @@ async def _read(request: web.Request, limit: int, take: Callable[[int], None]) -
         take(len(part))
         parts.append(part)
     return b"".join(parts)
+
+
+@web.middleware
+async def _last_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Close the connection after an answer that came before the whole body did (RFC 9112, 9.3).
+
+    Who reuses it else, as HAProxy does, may leave out the rest of the body, and the next request would be taken for it.
+    """
+    response = await handler(request)
+    if not request.content.is_eof():
+        response.force_close()
+    return response
 
 
 @web.middleware

@@ -313,6 +313,20 @@ def test_what_is_refused_is_refused_with_a_problem(tmp_path: Path) -> None:
     play(tmp_path, scenario, ONE)
 
 
+def test_a_refusal_before_the_body_has_come_ends_the_connection(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.put("http://127.0.0.1:9/")
+        for body, closes in ((b"", True), (b"four", False)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", bench.cluster.ports[ONE])
+            writer.write(b"POST /hooks/nothing HTTP/1.1\r\nHost: box\r\nContent-Length: 4\r\n\r\n" + body)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 404")
+            assert (b"connection: close" in head) == closes
+            writer.close()
+
+    play(tmp_path, scenario, ONE)
+
+
 def test_a_message_that_is_cut_short_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         async with Target() as target:
