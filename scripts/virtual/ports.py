@@ -47,8 +47,8 @@ def free_port(first: int, *, protocol: str = "tcp") -> int:
     last = min(first + _TRIES, 65536) - 1
     for port in range(first, last + 1):
         with socket.socket(socket.AF_INET, kind) as candidate:
-            # As QEMU binds: a TCP connection in TIME_WAIT does not count as busy, while two UDP sockets with this option
-            # (QEMU sets it after its bind) would share a port.
+            # As QEMU binds: a TCP connection in TIME_WAIT does not count as busy, while two UDP sockets with this
+            # option (QEMU sets it after its bind) would share a port.
             if protocol == "tcp":
                 candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
