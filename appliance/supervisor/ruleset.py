@@ -46,6 +46,10 @@ _UPLINK_OUTPUT = (
 )
 
 
+_OWN = "fib daddr . iif type local"
+"""Sent to an address of the interface it came in on: Linux would take it at any address of the namespace."""
+
+
 class Where(msgspec.Struct, frozen=True):
     """All of a rule but the addresses that may be many: its chain, interfaces, the one target of a forward, what
     is spoken.
@@ -113,8 +117,8 @@ def _rules(me: Placed, placed: Mapping[str, Placed], flow: FlowRule, outside: Wh
     source, target = placed.get(flow.source), placed.get(flow.target)
     if flow.target == name:
         if source is None:
-            who = Who("", "") if me.instance.is_gateway else outside
-            yield Where("input", f'iifname "{flow.via}"', "saddr", spoken), who
+            own, who = (f" {_OWN}", Who("", "")) if me.instance.is_gateway else ("", outside)
+            yield Where("input", f'iifname "{flow.via}"{own}', "saddr", spoken), who
         else:
             # What comes through the gateway from another network arrives where this instance is found.
             leg = path(source, me) if path(source, me) in me.legs else found_on(me)
@@ -165,7 +169,7 @@ def _forwarded(placed: Iterable[Placed]) -> Iterator[str]:
         for forward in each.instance.forwards:
             port = each.instance.port(forward.port)
             leg = each.legs[home(each)]
-            match = f'iifname "uplink" fib daddr type local {port.protocol} dport {forward.number}'
+            match = f'iifname "uplink" {_OWN} {port.protocol} dport {forward.number}'
             yield f"meta nfproto ipv4 {match} dnat ip to {leg.v4}:{port.number}"
             yield f"meta nfproto ipv6 {match} dnat ip6 to [{leg.v6}]:{port.number}"
 

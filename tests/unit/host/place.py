@@ -47,3 +47,19 @@ async def throwaway(folder: Path, heard: Heard | None = None) -> AsyncIterator[B
     finally:
         await outer.call(lambda: outer.remove("host"))
         outer.close()
+
+
+async def said_in(namespaces: Namespaces, name: str, *words: str) -> str:
+    """What a command says inside a namespace; it must not fail."""
+    with namespaces.open(name) as descriptor:
+        process = await asyncio.create_subprocess_exec(
+            "nsenter",
+            f"--net=/proc/self/fd/{descriptor}",
+            *words,
+            pass_fds=(descriptor,),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    return said.decode()

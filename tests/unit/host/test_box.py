@@ -13,7 +13,7 @@ from appliance.host.box import Box
 from appliance.supervisor.plan import Step
 from appliance.supervisor.reconcile import Reconciler
 from appliance.topology import HOST, File
-from tests.unit.host.place import Heard, throwaway
+from tests.unit.host.place import Heard, said_in, throwaway
 from tests.unit.supervisor.fakes import small
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
@@ -36,18 +36,7 @@ def run(folder: Path, work: Callable[[Box, Reconciler], Coroutine[Any, Any, None
 
 async def ip(box: Box, namespace: str, *words: str) -> str:
     """What `ip` (or `nft`) says inside a namespace."""
-    with box.namespaces.open(namespace) as descriptor:
-        process = await asyncio.create_subprocess_exec(
-            "nsenter",
-            f"--net=/proc/self/fd/{descriptor}",
-            *words,
-            pass_fds=(descriptor,),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()
-    return said.decode()
+    return await said_in(box.namespaces, namespace, *words)
 
 
 def lines(steps: tuple[Step, ...]) -> list[str]:
