@@ -98,7 +98,14 @@ class Runner:
 
     async def _handle(self, name: str, delivery: Delivery) -> None:
         try:
-            await self._advance(name, delivery)
+            try:
+                await self._advance(name, delivery)
+            except (LeaseLost, SettleUnknown):
+                raise
+            except Exception as error:
+                # A fault of ours that one message meets must not stop all the others.
+                log.exception("%s of flow %s met an unexpected error", delivery.id, name)
+                await delivery.reject(f"The server failed unexpectedly: {error}.")
         except LeaseLost:
             log.warning("%s of flow %s went to another server", delivery.id, name)
         except SettleUnknown as error:

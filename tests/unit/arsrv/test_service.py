@@ -258,6 +258,22 @@ def test_a_message_that_a_step_cannot_process_is_a_dead_letter_with_the_reason(t
     play(tmp_path, scenario, ONE)
 
 
+def test_a_message_that_meets_a_fault_of_ours_stops_no_other(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        async with Target() as target:
+            await bench.put(target.url)
+            await bench.queue.publish("flow.orders.nonsense", b"")
+            async for delivery in bench.queue.consume("notice.mail"):
+                notice = delivery.decode(Notice)
+                await delivery.done()
+                break
+            assert "failed unexpectedly" in notice.body
+            sent = await bench.post(ONE, b"good")
+            await until(lambda: _arrived(target, sent))
+
+    play(tmp_path, scenario, ONE)
+
+
 def test_a_client_that_sends_again_with_its_key_has_sent_one_message(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         async with Target() as target:
