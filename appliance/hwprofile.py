@@ -1,6 +1,6 @@
-"""The hardware profile: what one model of hardware is like. Read by the build and, as /usr/share/alpha-ren/hwprofile.toml, by the box.
+"""The hardware profile: what one model of hardware is like.
 
-Every field is documented in hwprofiles/README.md. Memory and disk are in MiB (`_mb`), time is in seconds (`_s`).
+The build reads it, and so does the box, as /usr/share/alpha-ren/hwprofile.toml. Every field is documented in hwprofiles/README.md. Memory and disk are in MiB (`_mb`), time is in seconds (`_s`).
 """
 
 import re
@@ -160,7 +160,7 @@ def _check_consoles(consoles: tuple[Console, ...]) -> None:
         raise InvalidProfile("A console is named twice - at `$.consoles`.")
     for console in consoles:
         if console.device.startswith("ttyS") != (console.speed is not None):
-            raise InvalidProfile(f"{console.device}: a serial console has a speed, a screen has none - at `$.consoles`.")
+            raise InvalidProfile(f"{console.device}: only a serial console has a speed - at `$.consoles`.")
 
 
 def _check_budget(budget: Budget) -> None:

@@ -44,7 +44,8 @@ def one_line(text: str) -> Iterator[Source]:
     for line in text.splitlines():
         if match := _ONE_LINE.match(line.partition("#")[0].strip()):
             options = dict(option.partition("=")[::2] for option in (match["options"] or "").split())
-            yield Source((match["uri"],), (match["suite"],), tuple(match["components"].split()), options.get("signed-by", ""))
+            components = tuple(match["components"].split())
+            yield Source((match["uri"],), (match["suite"],), components, options.get("signed-by", ""))
 
 
 def deb822(text: str) -> Iterator[Source]:
@@ -61,7 +62,8 @@ def deb822(text: str) -> Iterator[Source]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() not in ("no", "false", "0"):
+        enabled = fields.get("enabled", "yes").lower() not in ("no", "false", "0")
+        if enabled and "deb" in fields.get("types", "").split():
             yield Source(
                 tuple(fields.get("uris", "").split()),
                 tuple(fields.get("suites", "").split()),

@@ -1,4 +1,4 @@
-"""What is handed out for a hardware profile: the image compressed for flashing, as a virtual disk, and their checksums."""
+"""What is handed out for a hardware profile: the image for flashing, the same as a virtual disk, and checksums."""
 
 import hashlib
 import shutil

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from appliance import hwprofile
 from appliance.errors import ApplianceError
 from scripts.building import artifacts, disk, paths, publish, tree
 from scripts.building.failure import Failure, exit_status
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
 def made(output: str, profile: str) -> Path:
     """The path of an up-to-date output; raises Failure."""
     try:
+        hwprofile.load(paths.REPOSITORY / f"hwprofiles/{profile}.toml")
         with publish.alone(paths.BUILD):
             return OUTPUTS[output](profile)
     except ApplianceError as error:
@@ -33,7 +35,8 @@ def made(output: str, profile: str) -> Path:
     except OSError as error:
         if error.errno == 28:  # ENOSPC
             raise Failure(
-                "no-space", f"Building the {output} failed: there is no space left.",
+                "no-space",
+                f"Building the {output} failed: there is no space left.",
                 f"Free some on the disk that holds {paths.BUILD}.",
             ) from error
         raise

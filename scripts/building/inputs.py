@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,17 @@ from scripts.building import paths
 IGNORED = {"__pycache__"}
 
 # What decides the bytes of the firmware; everything else in the repository may change without a rebuild.
-FIRMWARE = ("appliance", "firstboot", "hwprofiles", "image", "requirements/box.lock", "scripts/building")
+FIRMWARE = (
+    "appliance",
+    "firstboot",
+    "hwprofiles",
+    "image",
+    "requirements/box.lock",
+    "scripts/building/disk.py",
+    "scripts/building/mkosirun.py",
+    "scripts/building/tree.py",
+    "scripts/building/wheels.py",
+)
 
 
 def files(names: Iterable[str], root: Path = paths.REPOSITORY) -> list[Path]:
@@ -36,18 +47,18 @@ def digest(names: Iterable[str], *extra: str, root: Path = paths.REPOSITORY) -> 
 
 
 def epoch(root: Path = paths.REPOSITORY) -> int:
-    """The date, in seconds since 1970, of the last commit that changed the firmware; 2026-01-01 outside of a repository."""
+    """The date (seconds since 1970) of the last commit that changed the firmware; 2026-01-01 without a repository."""
     answer = _git(root, "log", "-1", "--format=%ct", "--", *FIRMWARE)
     return int(answer) if answer else 1767225600
 
 
 def version(root: Path = paths.REPOSITORY) -> str:
-    """The firmware's version: it follows from its inputs alone, and a later commit compares as later (systemd's strverscmp).
+    """The firmware's version: it follows from its inputs alone, and a later commit has the higher one.
 
     What is not committed is marked by a piece of its digest.
     """
     release = (root / "image/version").read_text().strip()
-    committed = f"{release}.{epoch(root)}"
+    committed = f"{release}.{time.strftime('%Y%m%d%H%M%S', time.gmtime(epoch(root)))}"
     clean = _git(root, "rev-parse", "HEAD") and not _git(root, "status", "--porcelain", "--", *FIRMWARE)
     return committed if clean else f"{committed}+{digest(FIRMWARE, root=root)[:8]}"
 

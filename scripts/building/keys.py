@@ -1,4 +1,4 @@
-"""Keys that sign the boot chain: those of a release are given by ALPHA_REN_KEYS, else a development pair is made once."""
+"""Keys that sign the boot chain: a release's are in the folder ALPHA_REN_KEYS, else development keys are made once."""
 
 import os
 import subprocess
@@ -14,10 +14,13 @@ def folder() -> Path:
     """The folder with `<name>.key` and `<name>.crt` for each name."""
     given = os.environ.get("ALPHA_REN_KEYS")
     if given:
-        missing = [f"{name}{end}" for name in NAMES for end in (".key", ".crt") if not (Path(given) / f"{name}{end}").is_file()]
+        wanted = [f"{name}{end}" for name in NAMES for end in (".key", ".crt")]
+        missing = [file for file in wanted if not (Path(given) / file).is_file()]
         if missing:
             raise Failure(
-                "keys-missing", f"{given} lacks {', '.join(missing)}.", "ALPHA_REN_KEYS names a folder with all signing keys."
+                "keys-missing",
+                f"{given} lacks {', '.join(missing)}.",
+                "ALPHA_REN_KEYS names a folder with all signing keys.",
             )
         return Path(given)
     paths.KEYS.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,7 +6,13 @@ from appliance import hwprofile
 from appliance.hwprofile import HardwareProfile
 from scripts.building import inputs, mkosirun, paths, publish, space, wheels
 
-INPUTS = ("image/tools", "image/tree", "requirements/box.lock", "scripts/building/tree.py", "scripts/building/wheels.py")
+INPUTS = (
+    "image/tools",
+    "image/tree",
+    "requirements/box.lock",
+    "scripts/building/tree.py",
+    "scripts/building/wheels.py",
+)
 
 
 def path(profile: str) -> Path:

@@ -56,7 +56,7 @@ def _version() -> str:
         raise Failure("python-missing", f"There is no {PYTHON}.", "Install Debian's python3 package.") from None
     version = answer.stdout.split()[1]
     if tuple(int(part) for part in version.split(".")[:2]) < (3, 11):
-        raise Failure("python-too-old", f"{PYTHON} is version {version}.", "Use Debian 12 or 13, which have 3.11 and 3.13.")
+        raise Failure("python-too-old", f"{PYTHON} is version {version}.", "Debian 12 and 13 have 3.11 and 3.13.")
     return version
 
 

@@ -44,9 +44,9 @@ def unpack() -> Path:
 
 
 def _selection() -> list[str]:
-    platforms = [f"manylinux_{version}_x86_64" for version in _PLATFORMS] + [f"{name}_x86_64" for name in _LEGACY_PLATFORMS]
+    names = [*(f"manylinux_{version}" for version in _PLATFORMS), *_LEGACY_PLATFORMS]
     return [
         *("--no-deps", "--require-hashes", "--only-binary=:all:", "--implementation=cp"),
         f"--python-version={PYTHON_VERSION}",
-        *(f"--platform={platform}" for platform in platforms),
+        *(f"--platform={name}_x86_64" for name in names),
     ]

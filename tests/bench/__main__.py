@@ -1,10 +1,11 @@
 """`make bench [ONLY=name]`: takes the measures of this folder, writes each to build/bench/NAME.json, prints one table.
 
-A measure is a module with a function `measure() -> Measure` (or `measures() -> list[Measure]` where one run gives several).
+A measure is a module with `measure() -> Measure`, or `measures() -> list[Measure]` where one run gives several.
 """
 
 import importlib
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,7 @@ FOLDER = Path(__file__).parent
 
 def names() -> list[str]:
     """All measures there are."""
-    return sorted(
-        file.stem for file in FOLDER.glob("*.py") if "def measure(" in file.read_text() or "def measures(" in file.read_text()
-    )
+    return sorted(file.stem for file in FOLDER.glob("*.py") if re.search(r"^def measures?\(", file.read_text(), re.M))
 
 
 def main() -> None:
@@ -40,10 +39,10 @@ def main() -> None:
 
 def machine() -> str:
     """What the numbers were taken on: CPU, cores, memory."""
-    model = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
+    models = (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name"))
     kilobytes = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
     cores = sum(line.startswith("processor") for line in _lines("/proc/cpuinfo"))
-    return f"{model or platform.machine()}, {cores} cores, {kilobytes // 1048576} GiB"
+    return f"{next(models, platform.machine())}, {cores} cores, {kilobytes // 1048576} GiB"
 
 
 def commit() -> str:

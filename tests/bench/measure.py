@@ -86,4 +86,5 @@ def table(measures: list[Measure]) -> str:
         largest = sorted(measure.details.items(), key=lambda item: -item[1])[:12]
         rows += [(f"  {name}", f"{value:g}", measure.unit, "", "", "", "") for name, value in largest]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -20,7 +20,13 @@ def test_every_profile_in_the_repository_is_valid_and_named_as_its_file(path: Pa
 def test_the_readme_documents_every_field() -> None:
     readme = (PROFILES / "README.md").read_text()
     sections = (
-        HardwareProfile, hwprofile.Kernel, hwprofile.Nic, hwprofile.Disk, hwprofile.Console, hwprofile.Watchdog, hwprofile.Budget,
+        HardwareProfile,
+        hwprofile.Kernel,
+        hwprofile.Nic,
+        hwprofile.Disk,
+        hwprofile.Console,
+        hwprofile.Watchdog,
+        hwprofile.Budget,
     )
     tables = {"kernel", "nics", "disk", "consoles", "budget", "watchdog"}
     fields = [field.name for section in sections for field in msgspec.structs.fields(section)]
