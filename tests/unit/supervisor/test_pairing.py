@@ -249,7 +249,7 @@ def outcome_of(desk: PairingDesk, code: str, source: str) -> str:
     return "right"
 
 
-@given(st.lists(TRY, max_size=200))
+@given(st.lists(TRY, max_size=100))
 def test_no_code_is_ever_tried_more_than_twenty_times_or_lives_longer_than_its_time(
     steps: list[tuple[str, str, float]],
 ) -> None:
@@ -271,11 +271,10 @@ def test_no_code_is_ever_tried_more_than_twenty_times_or_lives_longer_than_its_t
     assert all(tries <= OVERALL.tries for tries in judged.values())
 
 
-@given(st.integers(min_value=MOST_SOURCES, max_value=3 * MOST_SOURCES))
-def test_however_many_sources_try_memory_is_bounded(sources: int) -> None:
+def test_however_many_sources_try_memory_is_bounded() -> None:
     clock = Clock()
     desk = desk_at(clock)
-    for host in range(sources):
+    for host in range(2 * MOST_SOURCES):
         clock.move(OVERALL.most_s)
         send_wrong(desk, f"10.0.{host // 256}.{host % 256}")
-    assert len(desk._sources) <= MOST_SOURCES
+    assert len(desk._sources) == MOST_SOURCES
