@@ -1,6 +1,7 @@
 """The hardware profile: what one model of hardware is like.
 
-The build reads it, and so does the box, as /usr/share/alpha-ren/hwprofile.toml. Every field is documented in hwprofiles/README.md. Memory and disk are in MiB (`_mb`), time is in seconds (`_s`).
+The build reads it, and so does the box, as /usr/share/alpha-ren/hwprofile.toml. Every field is documented in
+hwprofiles/README.md. Memory and disk are in MiB (`_mb`), time is in seconds (`_s`).
 """
 
 import re

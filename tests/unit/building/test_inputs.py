@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.building import inputs
+from scripts.building import inputs, paths
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_content_that_moves_from_one_file_to_the_next_is_a_change(tree: Path) ->
 
 
 def test_lock_files_name_no_host() -> None:
-    for lock in (inputs.paths.REPOSITORY / "requirements").glob("*.lock"):
+    for lock in (paths.REPOSITORY / "requirements").glob("*.lock"):
         text = lock.read_text()
         assert "://" not in text
         assert "--index-url" not in text
