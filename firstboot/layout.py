@@ -70,6 +70,8 @@ def _title(view: View, width: int) -> Line:
     who = (status.name, status.profile, status.version) if status else (view.version,)
     right = " \N{MIDDLE DOT} ".join(part for part in who if part) + " "
     left = " ALPHA-REN  integration appliance"
+    # Who it is comes before what it is, where there is no room for both.
+    left = left if len(left) + len(right) + 2 <= width else left[:10]
     gap = max(2, width - len(left) - len(right))
     return (*of("title", left[:10]), *of("title-dim", left[10:] + " " * gap + right))
 

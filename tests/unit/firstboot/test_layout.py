@@ -74,6 +74,13 @@ def test_the_minutes_of_a_code_come_from_the_supervisors_clock_alone() -> None:
     assert "valid for 2 min" in row_with(compose(view), "7K3M-9QXT")
 
 
+def test_a_long_name_and_version_take_the_place_of_the_subtitle() -> None:
+    status = msgspec.structs.replace(READY, name="x" * 32, version="0.1.1795461432+646c48f2")
+    title = plain(compose(view_of(status))[0])
+    assert title.startswith(" ALPHA-REN ")
+    assert title.endswith(f"{'x' * 32} \N{MIDDLE DOT} qemu \N{MIDDLE DOT} 0.1.1795461432+646c48f2 ")
+
+
 def test_no_code_is_shown_while_nobody_would_accept_it() -> None:
     assert "7K3M-9QXT" not in text_of(compose(SCREENS["away"]))
 
