@@ -13,7 +13,7 @@ from scripts.labs import control, journal, launch, place, state, topology
 from scripts.labs.errors import LabError, MachineLost
 
 DEFAULT_NAME = "lab"
-BOOT_S = 60.0
+BOOT_S = 120.0
 
 
 def _parser() -> argparse.ArgumentParser:

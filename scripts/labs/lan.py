@@ -78,7 +78,7 @@ def dhcp_server(topology: Topology, lan: Lan, folder: Path) -> list[str]:
     """Return the dnsmasq command line that serves DHCP, router advertisements and names on the LAN."""
     network = network4(topology, lan.name)
     argv = [
-        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-", "--log-dhcp",
+        "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--log-facility=-",
         f"--interface={bridge(topology, lan.name)}", "--except-interface=lo", "--bind-dynamic",
         "--no-resolv", "--no-hosts", "--pid-file=",
         "--dhcp-authoritative", "--no-ping",

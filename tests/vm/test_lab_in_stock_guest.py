@@ -11,6 +11,8 @@ from scripts.virtual.accelerator import Accelerator
 from tests.vm import stockguest
 from tests.vm.conftest import LOGS
 
+pytestmark = pytest.mark.timeout(1800)  # builds the guest where it is not cached
+
 COPIED = ("scripts", "appliance", "firstboot", "tests/vm/guest")
 SITE_PACKAGES = f"{stockguest.TREE_IN_GUEST}/usr/lib/alpha-ren/site-packages"
 
