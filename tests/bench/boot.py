@@ -1,7 +1,7 @@
 """How long the firmware takes from power-on until it does its work, phase by phase, in seconds.
 
-The first boot of a new machine makes keys and file systems and restarts once, so it is run before, and the second is what
-counts; the first one's total is among the details.
+The first boot of a new machine makes keys and file systems and restarts once, so it is run before, and the second is
+what counts; the first one's total is among the details.
 """
 
 import subprocess
