@@ -14,8 +14,6 @@ from appliance.errors import Problem
 RETRY_AFTER_S = 2
 
 PROBLEMS = (
-    Problem(code="bad-request", message="The request is not valid HTTP or its head is too large.", status=400),
-    Problem(code="request-timeout", message="The request did not arrive in time.", hint="Send it again.", status=408),
     Problem(
         code="no-answer", message="The server behind the proxy ended the connection without an answer.",
         hint="Whether it took the request is not known: send it again under the same Idempotency-Key.", status=502,
@@ -30,7 +28,10 @@ PROBLEMS = (
         hint="Whether it took the request is not known: send it again under the same Idempotency-Key.", status=504,
     ),
 )
-"""What the proxy says by itself, as the JSON that every other part of the appliance uses."""
+"""What the proxy says by itself, as the JSON that every other part of the appliance uses.
+
+To what is not HTTP or too large it answers 400 before it knows of any of this, with HAProxy's own page.
+"""
 
 
 class Backend(NamedTuple):

@@ -1,7 +1,7 @@
 """Two web servers behind a proxy, as one process: `backends.py RECORD NAME=ADDRESS:PORT...`; for a bare machine.
 
-Each request is one JSON line in RECORD before it is answered. `/die` ends the connection without an answer where the name
-of the server ends in 1. A server whose name is written to standard input stops listening. Prints `ready` once all listen.
+Each request is one JSON line in RECORD before it is answered. `/die` ends the connection without an answer where the
+name ends in 1. A server whose name is written to standard input stops listening. Prints `ready` once all listen.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ class Backend:
             if path.endswith("/die") and self.name.endswith("1"):
                 return
         body = self.name.encode()
-        answer = [b"HTTP/1.1 200 OK", b"Connection: close", b"Server: chatty/1.0", b"Content-Length: %d" % len(body), b"", body]
-        writer.write(b"\r\n".join(answer))
+        length = b"Content-Length: %d" % len(body)
+        writer.write(b"\r\n".join([b"HTTP/1.1 200 OK", b"Connection: close", b"Server: chatty/1.0", length, b"", body]))
         await writer.drain()
 
 

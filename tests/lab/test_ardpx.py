@@ -1,0 +1,115 @@
+"""The way into a whole box: TLS, redirects, reloads under load, and an uplink that lost its client."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from appliance import config
+from tests.lab.box import Box, started
+from tests.lab.systems import post, wait_until
+
+SERVERS = ("arsrv-1", "arsrv-2")
+
+SHAKE = """
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+context.minimum_version = context.maximum_version = ssl.TLSVersion[sys.argv[2]]
+context.set_ciphers("ALL:@SECLEVEL=0")
+context.set_alpn_protocols(["h2", "http/1.1"])
+try:
+    with context.wrap_socket(socket.create_connection((sys.argv[1], 443), 10)) as tls:
+        print(tls.version(), tls.selected_alpn_protocol())
+except (ssl.SSLError, ConnectionError):
+    print("refused")
+"""
+
+HAMMER = """
+import http.client, ssl, sys
+context = ssl._create_unverified_context()
+print("hammering", flush=True)
+answers = []
+while len(answers) < 300:
+    connection = http.client.HTTPSConnection(sys.argv[1], timeout=20, context=context)
+    connection.request("GET", "/hooks/nobody")
+    answers.append(connection.getresponse().status)
+    connection.close()
+print(*sorted(set(answers)))
+"""
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Box]:
+    """A box that is ready, with an outside host beside it."""
+    with started(config.Config(), set_up=False) as box:
+        yield box
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [("TLSv1_1", "refused"), ("TLSv1_2", "TLSv1.2 h2"), ("TLSv1_3", "TLSv1.3 h2")]
+)
+def test_only_current_tls_is_spoken(box: Box, version: str, said: str) -> None:
+    assert box.outside.run([sys.executable, "-c", SHAKE, box.address, version]).stdout.strip() == said
+
+
+def test_plain_http_is_sent_to_https(box: Box) -> None:
+    output = box.outside.run(["curl", "-s", "-D", "-", "-o", "/dev/null", f"http://{box.address}/portal/?a=1"]).stdout
+    assert output.split()[1] == "308"
+    assert f"location: https://{box.address}/portal/?a=1" in output.lower()
+
+
+def test_a_reload_under_load_refuses_nobody(box: Box) -> None:
+    hammer = box.outside.popen([sys.executable, "-c", HAMMER, box.address], stdout=-1)
+    assert hammer.stdout is not None
+    with hammer:
+        assert hammer.stdout.readline() == "hammering\n"
+        for _ in range(3):
+            box.machine.run(["systemctl", "reload", box.unit("ardpx")])
+        statuses = hammer.stdout.read().split()
+    assert hammer.returncode == 0
+    assert statuses == ["405"], "every request was answered by a server"
+
+
+def test_with_no_server_up_the_sender_is_told_to_come_back(box: Box) -> None:
+    for server in SERVERS:
+        box.keep_down_when_killed(server)
+        box.kill(server, signal.SIGKILL)
+    answer = post(box.outside, box.hook("anything"), "{}")
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert {"code", "message", "hint"} <= set(answer.json())
+    for server in SERVERS:
+        box.let_restart(server)
+    wait_until("a server answers", lambda: post(box.outside, box.hook("anything"), "{}").status == 404)
+    box.wait_ready()
+
+
+def test_the_lease_gives_the_box_its_resolvers(box: Box) -> None:
+    lease = json.loads(box.machine.run(["cat", "/run/alpha-ren/ardpx/lease.json"]).stdout)
+    assert lease["dhcp"]["addresses"] == [f"{box.address}/24"]
+    [resolver] = lease["dhcp"]["resolvers"]
+    assert f"forward-addr: {resolver}\n" in box.machine.run(["cat", "/run/alpha-ren/dns/unbound.conf"]).stdout + "\n"
+
+
+def test_the_box_stays_reachable_without_its_dhcp_client(box: Box) -> None:
+    unit = "alpha-ren-ardpx-uplink.service"
+    first = box.machine.main_pid(unit)
+    box.machine.kill(first, signal.SIGKILL)
+    wait_until("the client is back", lambda: box.machine.main_pid(unit) not in (0, first))
+    assert post(box.outside, box.hook("anything"), "{}").status == 404
+    box.machine.run(["systemctl", "stop", unit])
+    assert post(box.outside, box.hook("anything"), "{}").status == 404
+    box.machine.run(["systemctl", "start", unit])
+    box.wait_ready()
+
+
+def test_the_dhcp_client_has_given_up_its_rights(box: Box) -> None:
+    main = box.machine.main_pid("alpha-ren-ardpx-uplink.service")
+    lines = box.machine.run(["cat", f"/proc/{main}/status"]).stdout.splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert status["Uid"].split() == ["414"] * 4
+    assert int(status["CapEff"], 16) == 0
+    assert status["Seccomp"].strip() == "2"
