@@ -94,6 +94,12 @@ def test_the_lease_gives_the_box_its_resolvers(box: Box) -> None:
     assert f"forward-addr: {resolver}\n" in box.machine.run(["cat", "/run/alpha-ren/dns/unbound.conf"]).stdout + "\n"
 
 
+def test_ipv6_is_answered_where_the_uplink_has_it(box: Box) -> None:
+    addresses = [address.partition("/")[0] for address in box.status()["uplink"] if ":" in address]
+    assert addresses, "the LAN announces a prefix"
+    assert post(box.outside, f"https://[{addresses[0]}]/hooks/anything", "{}").status == 404
+
+
 def test_the_box_stays_reachable_without_its_dhcp_client(box: Box) -> None:
     unit = "alpha-ren-ardpx-uplink.service"
     first = box.machine.main_pid(unit)
