@@ -9,10 +9,13 @@ targets: they are the customer's own LAN.
 import ipaddress
 import socket
 from collections.abc import Iterable
-
-from aiohttp import AddrInfoType, SocketFactoryType
+from typing import TYPE_CHECKING
 
 from appliance.errors import Refused
+
+if TYPE_CHECKING:
+    # Only types: the declaration imports this module, and whoever reads declarations should not load a server for it.
+    from aiohttp import AddrInfoType, SocketFactoryType
 
 NOBODYS = (
     "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4", "::/127", "fe80::/10", "ff00::/8",
@@ -45,10 +48,10 @@ class Guard:
             seen += [inner for inner in (ip.ipv4_mapped, ip.sixtofour, _nat64(ip)) if inner is not None]
         return any(one in network for one in seen for network in self._networks if one.version == network.version)
 
-    def socket_factory(self) -> SocketFactoryType:
+    def socket_factory(self) -> "SocketFactoryType":
         """Return what makes the sockets of an aiohttp connector, and refuses to for a forbidden address."""
 
-        def make(info: AddrInfoType) -> socket.socket:
+        def make(info: "AddrInfoType") -> socket.socket:
             family, kind, protocol, _, address = info
             if self.forbids(str(address[0])):
                 # The same words for every address: aiohttp keeps the type of errors that all say the same.

@@ -3,7 +3,7 @@
 from appliance.component import PYTHON, ComponentSpec, Exposure, Instance, Peer, Port, Resources, UnitSpec
 from appliance.config import Config
 from appliance.contracts.access import Rights
-from appliance.web.server import ConsoleSettings
+from appliance.web.settings import ConsoleSettings
 
 FIRST_SLOT = 16
 HTTP = Port(name="http", number=7190)

@@ -11,11 +11,11 @@ from tornado.log import access_log
 from tornado.web import Application, RequestHandler
 
 from appliance import notify
-from appliance.config import TcpPort
 from appliance.contracts.service import ServiceContext, load
 from appliance.queue.client import QueueClient, connect
 from appliance.web.page import Assets, FolderLoader, NoPage
 from appliance.web.session import Sessions
+from appliance.web.settings import ConsoleSettings
 
 SHARED = Path(__file__).parent
 MOST_BODY_BYTES = 2**20
@@ -33,12 +33,6 @@ class Console(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     routes: Sequence[Route]
     companion: Companion
-
-
-class ConsoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a console's `spec.py` hands to its process: the port it listens on."""
-
-    port: TcpPort
 
 
 def log_request(handler: RequestHandler) -> None:
