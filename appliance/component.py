@@ -156,7 +156,7 @@ class Instance(Declared, frozen=True):
     """One instance of a component: a namespace with its legs, ports, peers, units.
 
     `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink
-    leg: it is the gateway of the others.
+    leg: it is the gateway of the others. `notes` are what a person should know about it under this configuration.
     """
 
     name: str
@@ -173,6 +173,7 @@ class Instance(Declared, frozen=True):
     resources: Resources = Resources()
     settings: msgspec.Struct | None = None
     isolated: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def is_gateway(self) -> bool:

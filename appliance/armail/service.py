@@ -8,7 +8,7 @@ from email.message import EmailMessage
 
 from appliance import notify
 from appliance.armail.mail import Envelope, compose
-from appliance.armail.spec import Settings
+from appliance.armail.spec import NOT_CONFIGURED, Settings
 from appliance.contracts.notice import Notice
 from appliance.contracts.service import ServiceContext, load
 from appliance.errors import ApplianceError, InvalidInput
@@ -20,7 +20,6 @@ AT_ONCE = 4
 SMTP_TIMEOUT_S = 30.0
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-NOT_CONFIGURED = "Mail is not configured: notices wait until `mail.smarthost` and `mail.recipients` are set."
 
 
 class MailRefused(ApplianceError):

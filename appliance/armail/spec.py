@@ -35,6 +35,7 @@ WORK = f"{HERE}/work"
 STATE_DIRECTORY = f"/var/lib/alpha-ren-{NAME}"
 QUEUE = f"{STATE_DIRECTORY}/queue"
 SMTP_PORT = 25
+NOT_CONFIGURED = "Mail is not configured: notices wait until `mail.smarthost` and `mail.recipients` are set."
 
 _PRIVATE = (
     "active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "private", "saved", "trace",
@@ -86,6 +87,7 @@ def declare(config: Config) -> ComponentSpec:
         units=(COURIER, POSTFIX) if configured else (COURIER,),
         resources=Resources(memory_mb=192, tasks=128),
         settings=Settings(envelope=_envelope(config) if configured else None),
+        notes=() if configured else (NOT_CONFIGURED,),
     )
     return ComponentSpec(name=NAME, instances=(mail,), render=render)
 

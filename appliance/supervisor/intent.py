@@ -36,7 +36,8 @@ class Intent:
         choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out, self._profile)
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
         self.uplink = await self._box.addresses(way_out)
-        self.notes = choice.notes
+        declared_notes = (note for spec in declared for instance in spec.instances for note in instance.notes)
+        self.notes = (*choice.notes, *declared_notes)
         self.keys = await asyncio.to_thread(self._make_keys, declared)
         four, six = uplink.by_family(self.uplink)
         facts = Facts(

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from appliance import config
+from appliance.armail.spec import NOT_CONFIGURED
 from scripts.labs import topology
 from tests.lab.box import Box, started
 from tests.lab.systems import Record, post, smtp_sink, wait_until
@@ -62,7 +63,8 @@ def flush(box: Box) -> None:
 def test_before_mail_is_configured_notices_wait_in_the_queue(box: Box) -> None:
     provoke_notice(box)
     wait_until("the notice waits", lambda: waiting_notices(box) == 1)
-    assert "Mail is not configured" in box.machine.logs(box.unit("armail"))
+    assert NOT_CONFIGURED in box.status()["notes"]
+    assert NOT_CONFIGURED in box.machine.logs(box.unit("armail"))
     assert not box.machine.succeeds(["systemctl", "is-active", box.unit(POSTFIX)])
 
 
@@ -75,6 +77,7 @@ def test_once_it_is_configured_what_waited_goes_out(box: Box, tmp_path: Path) ->
     assert (mail["from"], mail["to"]) == ("box@example.org", ["ops@example.org"])
     assert mail["subject"].startswith("[box] ")
     assert waiting_notices(box) == 0
+    assert NOT_CONFIGURED not in box.status()["notes"]
     box.wait_ready()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.armail.spec import Settings, declare
+from appliance.armail.spec import NOT_CONFIGURED, Settings, declare
 from appliance.config import Config, Mail
 from appliance.topology import ANYWHERE
 from tests.unit.placement import rendered
@@ -34,6 +34,7 @@ def test_unconfigured_mail_has_no_postfix_no_way_out_and_takes_no_notices(mail: 
     [instance] = declare(Config(mail=mail)).instances
     assert [unit.name for unit in instance.units] == [""]
     assert instance.egress == ()
+    assert instance.notes == (NOT_CONFIGURED,)
     assert isinstance(instance.settings, Settings)
     assert instance.settings.envelope is None
     assert rendered("armail", Config(mail=mail)) == {}
