@@ -6,20 +6,11 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 
-import msgspec
-
+from appliance.armail.spec import Envelope
 from appliance.contracts.notice import Notice
 from appliance.errors import InvalidInput
 
 MOST_SUBJECT = 200
-
-
-class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who mail is from, whom it goes to, and the host name that its message ids end in."""
-
-    sender: str
-    recipients: tuple[str, ...]
-    host: str
 
 
 def compose(notice: Notice, envelope: Envelope, work_id: str, machine: str) -> EmailMessage:

@@ -7,8 +7,8 @@ import sys
 from email.message import EmailMessage
 
 from appliance import notify
-from appliance.armail.mail import Envelope, compose
-from appliance.armail.spec import NOT_CONFIGURED, Settings
+from appliance.armail.mail import compose
+from appliance.armail.spec import NOT_CONFIGURED, Envelope, Settings
 from appliance.contracts.notice import Notice
 from appliance.contracts.service import ServiceContext, load
 from appliance.errors import ApplianceError, InvalidInput

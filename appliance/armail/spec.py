@@ -11,7 +11,6 @@ from string import Template
 
 import msgspec
 
-from appliance.armail.mail import Envelope
 from appliance.component import (
     PYTHON,
     RUN,
@@ -65,6 +64,14 @@ POSTFIX = UnitSpec(
 )
 
 COURIER = UnitSpec(exec=(PYTHON, "-m", "appliance.armail.service"), watchdog_s=30)
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who mail is from, whom it goes to, and the host name that its message ids end in."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    host: str
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

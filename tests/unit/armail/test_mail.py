@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.armail.mail import Envelope, compose, message_id
+from appliance.armail.mail import compose, message_id
+from appliance.armail.spec import Envelope
 from appliance.contracts.notice import Notice
 from appliance.errors import InvalidInput
 
