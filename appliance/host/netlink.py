@@ -11,7 +11,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from appliance.errors import ApplianceError
-from appliance.host.links import OURS, ROUTE_PROTOCOL, Link, Sockets, addresses, links
+from appliance.host.links import OURS, ROUTE_PROTOCOL, Link, Sockets, addresses, link
 from appliance.host.netns import KernelRefused, Namespaces
 from appliance.topology import HOST, Bridge, Namespace, Nic, Noun, Route, Veth, WireGuard
 
@@ -89,7 +89,7 @@ class Netlink:
             self._sockets.drop(namespace.name)
             self._namespaces.make(namespace.name)
         socket = self._sockets.of(namespace.name)
-        socket.link("set", index=links(socket)["lo"].index, state="up")
+        socket.link("set", index=_there(socket, "lo").index, state="up")
         # Forwarding first: turning it on or off resets others (ip-sysctl: accept_redirects among them).
         forwarding = "1" if namespace.forwarding else "0"
         values = {} if namespace.name == HOST else dict.fromkeys(FORWARDING, forwarding)
@@ -102,31 +102,27 @@ class Netlink:
 
     def _bridge(self, bridge: Bridge) -> None:
         socket = self._sockets.of(HOST)
-        if bridge.name not in links(socket):
+        if link(socket, bridge.name) is None:
             # No snooping: without a querier on the segment it would lose neighbour solicitations.
             socket.link(
                 "add", ifname=bridge.name, kind="bridge", br_mcast_snooping=0, br_stp_state=0, br_forward_delay=0
             )
-        socket.link("set", index=links(socket)[bridge.name].index, ifalias=OURS, state="up")
+        socket.link("set", index=_there(socket, bridge.name).index, ifalias=OURS, state="up")
 
     def _veth(self, veth: Veth) -> None:
         host, inside = self._sockets.of(HOST), self._sockets.of(veth.namespace)
-        outer, inner = links(host).get(veth.host_name), links(inside).get(veth.name)
-        if not _paired(outer, inner):
-            if inner is not None:
-                self._delete(veth.namespace, veth.name)
-            self._delete(HOST, veth.host_name)
+        outer, inner = link(host, veth.host_name), link(inside, veth.name)
+        if outer is None or inner is None or not _paired(outer, inner):
+            for socket, half in ((inside, inner), (host, outer)):
+                if half is not None:
+                    socket.link("del", index=half.index)
             with self._namespaces.open(veth.namespace) as descriptor:
                 peer = {"ifname": veth.name, "net_ns_fd": descriptor, "address": veth.mac}
                 host.link("add", ifname=veth.host_name, kind="veth", peer=peer)
-            outer, inner = links(host)[veth.host_name], links(inside)[veth.name]
-        if outer is None or inner is None:
-            raise RuntimeError(f"{veth.key} has one end only")
+            outer, inner = _there(host, veth.host_name), _there(inside, veth.name)
         if inner.mac != veth.mac:
             inside.link("set", index=inner.index, address=veth.mac)
-        bridge = links(host).get(veth.bridge)
-        if bridge is None:
-            raise KernelRefused(f"{veth.host_name} cannot join the bridge {veth.bridge}, which is not there.")
+        bridge = _there(host, veth.bridge)
         host.link("set", index=outer.index, master=bridge.index, ifalias=OURS, state="up")
         host.brport("set", index=outer.index, isolated=int(veth.isolated))
         inside.link("set", index=inner.index, state="up")
@@ -134,24 +130,24 @@ class Netlink:
 
     def _nic(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
-        there = links(inside).get(nic.name)
+        there = link(inside, nic.name)
         if there is None:
             host = self._sockets.of(HOST)
-            here = links(host).get(nic.match)
+            here = link(host, nic.match)
             if here is None:
                 raise KernelRefused(f"The network interface {nic.match} is not there.")
             # The alias travels with the NIC, so a supervisor that starts later knows which one it was.
             host.link("set", index=here.index, state="down", ifalias=f"{OURS}:{nic.match}")
             with self._namespaces.open(nic.namespace) as descriptor:
                 host.link("set", index=here.index, net_ns_fd=descriptor, ifname=nic.name)
-            there = links(inside)[nic.name]
+            there = _there(inside, nic.name)
         inside.link("set", index=there.index, state="up")
         if nic.addresses:
             _address(inside, there.index, nic.addresses)
 
     def _give_back(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
-        there = links(inside).get(nic.name)
+        there = link(inside, nic.name)
         if there is not None:
             inside.link("set", index=there.index, state="down")
             with self._namespaces.open(HOST) as descriptor:
@@ -162,14 +158,14 @@ class Netlink:
         from appliance.host.wireguard import configure
 
         inside = self._sockets.of(wireguard.namespace)
-        if wireguard.name not in links(inside):
+        if link(inside, wireguard.name) is None:
             try:
                 inside.link("add", ifname=wireguard.name, kind="wireguard")
             except NetlinkError as error:
                 if error.code == errno.EOPNOTSUPP:
                     raise KernelLacks(f"This kernel has no WireGuard, so {wireguard.key} is missing.") from error
                 raise
-        index = links(inside)[wireguard.name].index
+        index = _there(inside, wireguard.name).index
         with self._namespaces.inside(wireguard.namespace):
             configure(wireguard)
         inside.link("set", index=index, ifalias=OURS, state="up")
@@ -181,15 +177,20 @@ class Netlink:
 
     def _delete(self, namespace: str, name: str) -> None:
         socket = self._sockets.of(namespace)
-        link = links(socket).get(name)
-        if link is not None:
-            socket.link("del", index=link.index)
+        found = link(socket, name)
+        if found is not None:
+            socket.link("del", index=found.index)
 
 
-def _paired(outer: Link | None, inner: Link | None) -> bool:
+def _there(socket: IPRoute, name: str) -> Link:
+    found = link(socket, name)
+    if found is None:
+        raise KernelRefused(f"The link {name} is not there.")
+    return found
+
+
+def _paired(outer: Link, inner: Link) -> bool:
     """Whether two links are the two ends of one veth."""
-    if outer is None or inner is None:
-        return False
     return outer.kind == inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
 
 
