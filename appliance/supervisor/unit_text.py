@@ -97,7 +97,8 @@ def credentials(instance: str, unit: UnitSpec) -> tuple[Credential, ...]:
 
 
 def _life(unit: UnitSpec) -> list[str]:
-    lines = [f"TimeoutStopSec={unit.stop_s}"]
+    # A slow machine under load (emulated, nested) takes minutes; a start that is cut short begins at nothing again.
+    lines = ["TimeoutStartSec=300", f"TimeoutStopSec={unit.stop_s}"]
     if unit.kind == "oneshot":
         return [*lines, "RemainAfterExit=yes", "Restart=on-failure", "RestartSec=1s"]
     if unit.watchdog_s:
