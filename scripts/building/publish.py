@@ -28,7 +28,7 @@ def publish(made: Path, output: Path, digest: str) -> None:
     if output.is_dir() and not output.is_symlink():
         remove(output)
     sync(made)
-    made.rename(output)
+    move(made, output)
     _write_whole(stamp_of(output), digest)
 
 
@@ -42,7 +42,7 @@ def publish_directory(made: Path, link: Path, digest: str) -> Path:
     if place.exists():
         remove(place)
     stamp_of(link).unlink(missing_ok=True)
-    made.rename(place)
+    move(made, place)
     fresh = link.parent / f".{link.name}.new"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(place.name)
@@ -52,6 +52,14 @@ def publish_directory(made: Path, link: Path, digest: str) -> Path:
         if old not in (place, before):
             remove(old)
     return place
+
+
+def move(made: Path, place: Path) -> None:
+    """Renames; a directory that an image builder made as root can change its parent only as root."""
+    if made.is_dir() and os.geteuid() != 0:
+        subprocess.run(command.as_root(["mv", "--no-target-directory", str(made), str(place)]), check=True, timeout=300)
+    else:
+        made.rename(place)
 
 
 def remove(path: Path) -> None:
