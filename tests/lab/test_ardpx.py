@@ -2,9 +2,12 @@
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from appliance import config
@@ -12,6 +15,8 @@ from tests.lab.box import Box, started
 from tests.lab.systems import post, wait_until
 
 SERVERS = ("arsrv-1", "arsrv-2")
+NET_BIND = 1 << 10
+"""CAP_NET_BIND_SERVICE, capabilities(7)."""
 
 SHAKE = """
 import socket, ssl, sys
@@ -27,12 +32,15 @@ except (ssl.SSLError, ConnectionError):
     print("refused")
 """
 
+# Asks without a pause until its standard input ends.
 HAMMER = """
-import http.client, ssl, sys
+import http.client, ssl, sys, threading
 context = ssl._create_unverified_context()
+enough = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), enough.set())).start()
 print("hammering", flush=True)
 answers = []
-while len(answers) < 300:
+while not enough.is_set():
     connection = http.client.HTTPSConnection(sys.argv[1], timeout=20, context=context)
     connection.request("GET", "/hooks/nobody")
     answers.append(connection.getresponse().status)
@@ -61,16 +69,38 @@ def test_plain_http_is_sent_to_https(box: Box) -> None:
     assert f"location: https://{box.address}/portal/?a=1" in output.lower()
 
 
-def test_a_reload_under_load_refuses_nobody(box: Box) -> None:
-    hammer = box.outside.popen([sys.executable, "-c", HAMMER, box.address], stdout=-1)
-    assert hammer.stdout is not None
-    with hammer:
+@contextmanager
+def hammered(box: Box) -> Iterator[None]:
+    """Ask the servers something all the time from outside; in the end one has to have answered every request."""
+    argv = [sys.executable, "-c", HAMMER, box.address]
+    with box.outside.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hammer:
+        assert hammer.stdin is not None
+        assert hammer.stdout is not None
         assert hammer.stdout.readline() == "hammering\n"
+        yield
+        hammer.stdin.close()
+        assert hammer.stdout.read().split() == ["405"]
+    assert hammer.returncode == 0
+
+
+def apply(box: Box, settings: config.Config) -> None:
+    document = msgspec.toml.encode(settings).decode()
+    box.machine.run(["sh", "-c", "cat > /tmp/new.toml && alpha-ren apply /tmp/new.toml"], stdin=document)
+    box.wait_ready()
+
+
+def test_a_reload_under_load_refuses_nobody(box: Box) -> None:
+    with hammered(box):
         for _ in range(3):
             box.machine.run(["systemctl", "reload", box.unit("ardpx")])
-        statuses = hammer.stdout.read().split()
-    assert hammer.returncode == 0
-    assert statuses == ["405"], "every request was answered by a server"
+
+
+def test_a_server_joins_and_leaves_under_load(box: Box) -> None:
+    with hammered(box):
+        apply(box, config.Config(arsrv=config.Arsrv(count=3)))
+        assert "server arsrv-3 10.156.17.3:7180" in box.machine.run(["cat", "/run/alpha-ren/ardpx/haproxy.cfg"]).stdout
+        apply(box, config.Config())
+    assert "arsrv-3" not in {unit["instance"] for unit in box.status()["units"]}
 
 
 def test_with_no_server_up_the_sender_is_told_to_come_back(box: Box) -> None:
@@ -112,10 +142,13 @@ def test_the_box_stays_reachable_without_its_dhcp_client(box: Box) -> None:
     box.wait_ready()
 
 
-def test_the_dhcp_client_has_given_up_its_rights(box: Box) -> None:
-    main = box.machine.main_pid("alpha-ren-ardpx-uplink.service")
-    lines = box.machine.run(["cat", f"/proc/{main}/status"]).stdout.splitlines()
+@pytest.mark.parametrize(
+    ("unit", "user", "capabilities"),
+    [("ardpx", "410", NET_BIND), ("ardpx-uplink", "414", 0), ("dns", "411", 0), ("dns-unbound", "411", NET_BIND)],
+)
+def test_what_the_outside_speaks_to_has_no_rights_to_lose(box: Box, unit: str, user: str, capabilities: int) -> None:
+    lines = box.machine.run(["cat", f"/proc/{box.machine.main_pid(box.unit(unit))}/status"]).stdout.splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    assert status["Uid"].split() == ["414"] * 4
-    assert int(status["CapEff"], 16) == 0
+    assert status["Uid"].split() == [user] * 4
+    assert int(status["CapEff"], 16) == capabilities
     assert status["Seccomp"].strip() == "2"
