@@ -21,6 +21,18 @@ VPN_SLOT = 7
 READY = "ready"
 
 
+# The first test of the ring waits for a boot, which an emulated machine on a busy computer takes minutes for.
+_TEST_DEADLINE_S = 1500
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test of this ring that names no deadline of its own a longer one than other rings have."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TEST_DEADLINE_S))
+
+
 class Surroundings(NamedTuple):
     """What stands around the machine; the configuration it is booted with names all of it."""
 

@@ -22,8 +22,8 @@ from tests.vm import agent
 
 T = TypeVar("T")
 
-BOOT_DEADLINE_S = 420.0
-READY_DEADLINE_S = 420.0
+BOOT_DEADLINE_S = 600.0
+READY_DEADLINE_S = 600.0
 POWER_DOWN_DEADLINE_S = 120.0
 OUTSIDE_HOST = "10.0.2.2"
 """This computer's loopback, as the machine sees it through QEMU's user-mode network."""
