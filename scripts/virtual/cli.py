@@ -14,8 +14,8 @@ from scripts.virtual.terminal import ESCAPE_NAME
 
 _ABOUT = f"""Boot the firmware under QEMU with UEFI and attach this terminal to its local console.
 
-{ESCAPE_NAME} (or Ctrl-C) switches the machine off cleanly; Ctrl-C meanwhile pulls the plug. Without a terminal the facts
-come as lines, and SIGTERM or SIGINT does the same."""
+{ESCAPE_NAME} (or Ctrl-C) switches the machine off cleanly; Ctrl-C meanwhile pulls the plug. Without a terminal the
+facts come as lines, and SIGTERM or SIGINT does the same."""
 
 
 def parser() -> argparse.ArgumentParser:
