@@ -74,7 +74,7 @@ function trouble(picture) {
   const machine = picture.machine;
   if (!picture.queue_connected) return ["The queue does not answer.", "Figures below are the last known ones; the console reconnects by itself."];
   if (picture.stale.includes("machine")) return ["The supervisor is silent.", "What this machine does is not known just now."];
-  if (machine && machine.last_error) return [machine.last_error, ""];
+  if (machine && machine.last_error) return [machine.last_error.message, machine.last_error.hint];
   if (picture.health && !picture.health.ok) return ["The built-in journey does not arrive.", picture.health.detail];
   return null;
 }
