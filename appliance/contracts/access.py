@@ -17,8 +17,8 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One key the broker knows: the name it speaks as, its CURVE public key (Z85) and its rights.
 
-    What it publishes has the origin `origin`, or its name where that is empty. Keys with one origin stand for each other:
-    an id that one of them has published is a duplicate from any of them.
+    What it publishes has the origin `origin`, or its name where that is empty. Keys with one origin stand for each
+    other: an id that one of them has published is a duplicate from any of them.
     """
 
     name: str

@@ -20,8 +20,10 @@ def test_addresses_that_are_no_flow_of_a_person_are_left_out() -> None:
         Depth(address="lan/main/flow.odd", done_total=9),
     )
     assert flow_traffic(depths) == ()
-    assert is_own("lan/main/flow._selftest.0") and not is_own("lan/main/flow.orders.0")
+    assert is_own("lan/main/flow._selftest.0")
+    assert not is_own("lan/main/flow.orders.0")
 
 
 def test_a_flow_s_name_may_hold_what_names_may_hold() -> None:
-    assert flow_traffic((Depth(address="a/b/flow.pick-up_2.0", done_total=1),)) == (FlowTraffic(name="pick-up_2", delivered=1),)
+    depths = (Depth(address="a/b/flow.pick-up_2.0", done_total=1),)
+    assert flow_traffic(depths) == (FlowTraffic(name="pick-up_2", delivered=1),)
