@@ -30,6 +30,13 @@ class MachineFailed(ApplianceError):
     code = "machine-failed"
 
 
+class PortTaken(MachineFailed):
+    """A port that was free when it was chosen was taken when QEMU wanted it."""
+
+    code = "port-taken"
+    hint = "Start it again."
+
+
 class NotReady(ApplianceError):
     """The appliance did not report ready within the deadline."""
 

@@ -7,15 +7,17 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError
 
+from scripts.virtual import ports
 from scripts.virtual.accelerator import EMULATOR, MACHINE_TYPE, Accelerator
-from scripts.virtual.errors import EmulatorMissing, MachineFailed
+from scripts.virtual.errors import EmulatorMissing, MachineFailed, PortTaken
 from scripts.virtual.firmware import Firmware
+from scripts.virtual.ports import Forwards
 from scripts.virtual.serial import SerialLine
 
 log = logging.getLogger(__name__)
@@ -198,6 +200,24 @@ async def running(spec: MachineSpec, *, emulator: str = EMULATOR, lock: int | No
         yield Machine(process, qmp, lines)
 
 
+@contextlib.asynccontextmanager
+async def reachable(
+    make_spec: Callable[[Forwards], MachineSpec], *, lock: int | None = None
+) -> AsyncIterator[tuple[Machine, Forwards]]:
+    """Start a machine on free ports of this computer; where another program is faster, others are chosen."""
+    for tries_left in (3, 2, 1, 0):
+        forwards = ports.choose()
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                machine = await stack.enter_async_context(running(make_spec(forwards), lock=lock))
+            except PortTaken:
+                if not tries_left:
+                    raise
+                continue
+            yield machine, forwards
+            return
+
+
 async def _connect(channel: socket.socket, process: asyncio.subprocess.Process, complaints: Path) -> QMPClient:
     qmp = QMPClient("machine")
     try:
@@ -208,8 +228,10 @@ async def _connect(channel: socket.socket, process: asyncio.subprocess.Process, 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await process.wait()
-        raise MachineFailed(
-            f"QEMU did not start: {_last_words(complaints)}.",
+        last_words = _last_words(complaints)
+        kind = PortTaken if "host forwarding rule" in last_words else MachineFailed
+        raise kind(
+            f"QEMU did not start: {last_words}.",
             hint=f"All it said is in {complaints}.",
         ) from error
     return qmp

@@ -11,10 +11,11 @@ from typing import TextIO, TypeVar
 
 import msgspec
 
-from scripts.virtual import accelerator, image, ports, terminal
+from scripts.virtual import accelerator, image, terminal
+from scripts.virtual.accelerator import Accelerator
 from scripts.virtual.errors import MachineFailed, NotReady
 from scripts.virtual.firmware import Firmware
-from scripts.virtual.machine import Ending, Machine, MachineSpec, running
+from scripts.virtual.machine import Ending, Machine, MachineSpec, reachable
 from scripts.virtual.ports import Forwards
 from scripts.virtual.readiness import Readiness, wait_until_ready
 from scripts.virtual.storage import Storage
@@ -49,9 +50,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Session:
     """A machine that runs, and the signals that end it."""
 
-    def __init__(self, machine: Machine, spec: MachineSpec, forwards: Forwards, log_folder: Path) -> None:
+    def __init__(self, machine: Machine, chosen: Accelerator, forwards: Forwards, log_folder: Path) -> None:
         self.machine = machine
-        self.accelerator = spec.accelerator
+        self.accelerator = chosen
         self.forwards = forwards
         self.began = time.monotonic()
         self.console_log = log_folder / "console.log"
@@ -128,20 +129,22 @@ async def started(request: Request, tell: TextIO) -> AsyncIterator[Session]:
     with storage.lock() as lock:
         origin = await storage.prepare(request.image, firmware, fresh=request.fresh)
         print(f"disk: {origin.value} ({storage.disk})", file=tell, flush=True)
-        forwards = ports.choose()
-        spec = MachineSpec(
-            disk=storage.disk,
-            variables=storage.variables,
-            log_folder=request.folder,
-            accelerator=finding.accelerator,
-            firmware=firmware,
-            cpus=request.cpus,
-            memory_mib=request.memory_mib,
-            network=forwards.arguments,
-            credentials={"alpha-ren.outside-url": forwards.outside_url.encode()},
-        )
-        async with running(spec, lock=lock) as machine:
-            session = Session(machine, spec, forwards, request.folder)
+
+        def spec(forwards: Forwards) -> MachineSpec:
+            return MachineSpec(
+                disk=storage.disk,
+                variables=storage.variables,
+                log_folder=request.folder,
+                accelerator=finding.accelerator,
+                firmware=firmware,
+                cpus=request.cpus,
+                memory_mib=request.memory_mib,
+                network=forwards.arguments,
+                credentials={"alpha-ren.outside-url": forwards.outside_url.encode()},
+            )
+
+        async with reachable(spec, lock=lock) as (machine, forwards):
+            session = Session(machine, finding.accelerator, forwards, request.folder)
             with _signals(session):
                 yield session
 

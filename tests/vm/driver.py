@@ -10,11 +10,11 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from scripts.virtual import ports
 from scripts.virtual.accelerator import Accelerator
 from scripts.virtual.errors import MachineFailed
 from scripts.virtual.firmware import Firmware
-from scripts.virtual.machine import Ending, Machine, MachineSpec, running
+from scripts.virtual.machine import Ending, Machine, MachineSpec, reachable
+from scripts.virtual.ports import Forwards
 from scripts.virtual.readiness import Readiness, wait_until_ready
 from scripts.virtual.serial import SerialLine
 from scripts.virtual.storage import Storage
@@ -65,7 +65,7 @@ class VirtualMachine:
         self._requests = 0
         self._machine: Machine | None = None
         self._stack = contextlib.AsyncExitStack()
-        self.forwards = ports.choose()
+        self._forwards: Forwards | None = None
         self.console_log = log_folder
 
     @property
@@ -75,6 +75,12 @@ class VirtualMachine:
         return self._machine
 
     @property
+    def forwards(self) -> Forwards:
+        """The ports of this computer that lead to it."""
+        assert self._forwards is not None, "the machine was never started"
+        return self._forwards
+
+    @property
     def url(self) -> str:
         """Where the outside reaches the appliance."""
         return self.forwards.outside_url
@@ -82,25 +88,26 @@ class VirtualMachine:
     def start(self) -> None:
         """Power on; returns as soon as QEMU runs."""
         self._starts += 1
-        self.forwards = ports.choose()
         self.console_log = self._log_folder / f"boot-{self._starts}"
-        spec = MachineSpec(
+        self._machine, self._forwards = self._loop.run(self._enter())
+
+    async def _enter(self) -> tuple[Machine, Forwards]:
+        return await self._stack.enter_async_context(reachable(self._spec))
+
+    def _spec(self, forwards: Forwards) -> MachineSpec:
+        return MachineSpec(
             disk=self._storage.disk,
             variables=self._storage.variables,
             log_folder=self.console_log,
             accelerator=self._accelerator,
-            network=self.forwards.arguments,
+            network=forwards.arguments,
             credentials={
                 **agent.credentials(),
-                "alpha-ren.outside-url": self.url.encode(),
+                "alpha-ren.outside-url": forwards.outside_url.encode(),
                 **self._credentials,
             },
             virtio_ports=(agent.PORT,),
         )
-        self._machine = self._loop.run(self._enter(spec))
-
-    async def _enter(self, spec: MachineSpec) -> Machine:
-        return await self._stack.enter_async_context(running(spec))
 
     def close(self) -> None:
         """End the machine at once if it still runs."""
