@@ -106,21 +106,28 @@ class Supervisor:
         """One round; return how many steps it took. What goes wrong is kept as the problem that holds."""
         async with self._turn:
             try:
-                in_force = await asyncio.to_thread(self._config.read)
-                desired = await self._intent.form(in_force.config)
-                outcome = await self._reconciler.round(desired.machine, cause)
+                steps = await self._look_and_take(cause)
             except ApplianceError as error:
                 return self._stuck(error.problem)
             except OSError as error:
-                return self._stuck(
-                    Problem(code="machine-not-read", message=f"The machine cannot be looked at: {error}.")
-                )
-            self._in_force, self._desired = in_force, desired
-            self._observed = await self._box.observe(desired.machine) if outcome.steps else outcome.observed
-            self._problem = outcome.problems[0] if outcome.problems else None
+                return self._stuck(_not_read(f"The machine cannot be looked at: {error}."))
+            except Exception as error:
+                # A fault in one component's declaration must not take away the way to find out about it.
+                log.exception("a round failed")
+                return self._stuck(_not_read(f"The supervisor has a fault: {type(error).__name__}: {error}."))
         if self._status().ready:
             self._boot.ready()
         self._hotline.changed()
+        return steps
+
+    async def _look_and_take(self, cause: str) -> int:
+        in_force = await asyncio.to_thread(self._config.read)
+        desired = await self._intent.form(in_force.config)
+        self._in_force, self._desired = in_force, desired
+        outcome = await self._reconciler.round(desired.machine, cause)
+        units = await self._box.units.observe() if outcome.steps else outcome.observed.units
+        self._observed = msgspec.structs.replace(outcome.observed, units=units)
+        self._problem = outcome.problems[0] if outcome.problems else None
         return len(outcome.steps)
 
     def _stuck(self, problem: Problem) -> int:
@@ -194,6 +201,12 @@ class Supervisor:
 
     async def _call_queue_stats(self, _body: bytes) -> QueueStats:
         return await self._hotline.stats()
+
+
+def _not_read(message: str) -> Problem:
+    return Problem(
+        code="machine-not-read", message=message, hint="It is tried again; `alpha-ren logs supervisor` has more."
+    )
 
 
 def _connection(desired: Desired, keys: dict[str, Keys]) -> Connection:
