@@ -1,7 +1,8 @@
 """One boot of the image serves the whole ring: it is saved when ready, and every test module begins from there."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 from scripts.virtual import accelerator, image
 from scripts.virtual.accelerator import Accelerator
 from scripts.virtual.ports import free_port
-from tests.console import PASSWORD, ConsoleClient
+from tests.console import PASSWORD, Answer, ConsoleClient
 from tests.vm import outside
 from tests.vm.driver import OUTSIDE_HOST, VirtualMachine, virtual_machine
 from tests.vm.outside import OutsideSystem
@@ -102,11 +103,21 @@ def booted(
 
 
 @pytest.fixture(scope="module")
-def machine(booted: VirtualMachine) -> Iterator[VirtualMachine]:
+def machine(booted: VirtualMachine, request: pytest.FixtureRequest) -> Iterator[VirtualMachine]:
     """The ready machine, as it was when it had just become ready."""
     booted.back_to(READY)
     yield booted
+    # The next module's snapshot forgets the journal of this one.
+    booted.keep_journal(LOGS / "ring" / f"{request.module.__name__.rpartition('.')[2]}.journal")
     booted.pause()
+
+
+def patiently(ask: Callable[[], Answer], deadline_s: float = 180.0) -> Answer:
+    """The first answer that is no 503: a busy box says "Retry-After", and a client does so."""
+    end = time.monotonic() + deadline_s
+    while (answer := ask()).status == 503 and time.monotonic() < end:
+        time.sleep(float({name.lower(): value for name, value in answer.headers.items()}["retry-after"]))
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +125,8 @@ def admin(machine: VirtualMachine) -> ConsoleClient:
     """Logged in as administrator, whose password was set with the pairing code that only the box shows."""
     client = ConsoleClient(machine.url, timeout_s=60)
     code = machine.status()["pairing"]["code"]
-    answer = client.set_up(code)
+    answer = patiently(lambda: client.set_up(code))
     assert answer.status == 303, answer.body
-    answer = client.log_in(PASSWORD)
+    answer = patiently(lambda: client.log_in(PASSWORD))
     assert answer.status == 303, answer.body
     return client

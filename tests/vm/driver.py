@@ -189,6 +189,12 @@ class VirtualMachine:
         self.load(tag)
         self._loop.run(self.machine.execute("cont"))
 
+    def keep_journal(self, target: Path) -> None:
+        """Write the journal of this boot to a file, if the machine is there to be asked."""
+        if self._machine is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(self.run("journalctl", "-b", "-o", "short-monotonic", "--no-pager", deadline_s=120).out)
+
     def pause(self) -> None:
         """Stop its processors until the next `back_to`, so that it takes no time from what else runs here."""
         if self._machine is not None:

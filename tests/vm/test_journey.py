@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.console import ConsoleClient
-from tests.vm.conftest import Surroundings
+from tests.vm.conftest import Surroundings, patiently
 from tests.vm.driver import OUTSIDE_HOST, VirtualMachine
 
 DELIVERY_DEADLINE_S = 120.0
@@ -25,16 +25,16 @@ def flow(machine: VirtualMachine, admin: ConsoleClient, surroundings: Surroundin
             "retry": {"attempts": 60, "first_s": 0.5, "max_s": 2.0},
         },
     }
-    answer = admin.put_flow(document)
+    answer = patiently(lambda: admin.put_flow(document))
     assert answer.status == 200, answer.body
-    machine.wait_for("alpha-ren status --json >/dev/null", 60)
     return "orders"
 
 
 def post(machine: VirtualMachine, flow: str, message: dict[str, Any]) -> int:
     """Send a message as any client would; the answer's status."""
     body = json.dumps(message).encode()
-    return ConsoleClient(machine.url, timeout_s=60).request("POST", f"/hooks/{flow}", body).status
+    outside = ConsoleClient(machine.url, timeout_s=60)
+    return patiently(lambda: outside.request("POST", f"/hooks/{flow}", body)).status
 
 
 def taken_with(surroundings: Surroundings, field: str, value: Any) -> list[dict[str, Any]]:

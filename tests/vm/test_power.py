@@ -1,6 +1,7 @@
 """Power: off by the button, and what is still there after it."""
 
 from tests.console import PASSWORD, ConsoleClient
+from tests.vm.conftest import patiently
 from tests.vm.driver import VirtualMachine
 
 
@@ -19,7 +20,8 @@ def test_the_power_button_ends_cleanly_and_the_state_is_still_there(
     machine.wait_for_agent()
     machine.wait_until_ready()
     assert machine.status()["fingerprint"] == fingerprint
-    answer = ConsoleClient(machine.url, timeout_s=60).log_in(PASSWORD)
+    client = ConsoleClient(machine.url, timeout_s=60)
+    answer = patiently(lambda: client.log_in(PASSWORD))
     assert answer.status == 303
     # The journal of the boot before is there to its last line, and it ends with the shutdown.
     last_words = machine.output("journalctl", "-b", "-1", "-o", "cat", "-n", "200")
