@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -27,7 +28,20 @@ def flow(machine: VirtualMachine, admin: ConsoleClient, surroundings: Surroundin
     }
     answer = patiently(lambda: admin.put_flow(document))
     assert answer.status == 200, answer.body
+    probe_until_both_servers_know("orders", machine, surroundings)
     return "orders"
+
+
+def probe_until_both_servers_know(flow: str, machine: VirtualMachine, surroundings: Surroundings) -> None:
+    """Send messages until several in a row are taken (the proxy takes turns); return when all taken are delivered."""
+    before = len(surroundings.target.taken())
+    taken = row = 0
+    end = time.monotonic() + DELIVERY_DEADLINE_S
+    while row < 4:
+        assert time.monotonic() < end, "the servers did not hear of the flow"
+        row = row + 1 if post(machine, flow, {"probe": taken}) == 202 else 0
+        taken += row > 0
+    surroundings.target.wait_for(before + taken, DELIVERY_DEADLINE_S)
 
 
 def post(machine: VirtualMachine, flow: str, message: dict[str, Any]) -> int:

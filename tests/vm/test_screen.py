@@ -35,6 +35,11 @@ def test_it_shows_the_fingerprint_of_the_certificate_the_uplink_serves(machine: 
     assert expected in shown
 
 
+def test_the_first_screen_shows_the_same_as_the_serial_line(machine: VirtualMachine) -> None:
+    machine.screenshot(machine.console_log / "tty1.png")
+    assert machine.url in machine.output("cat", "/dev/vcs1")
+
+
 def test_it_shows_the_pairing_code(machine: VirtualMachine) -> None:
     code = machine.status()["pairing"]["code"]
     assert code in screen(machine, code)
