@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--profile", default="qemu", help="hardware profile the image was built for (default: qemu)")
     options.add_argument(
-        "--deadline", type=float, default=600.0, metavar="S", help="seconds until ready (default: 600)"
+        "--deadline", type=float, default=900.0, metavar="S", help="seconds until ready (default: 900)"
     )
     options.add_argument(
         "--state",

@@ -44,7 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = False
     cpus: int = 2
     memory_mib: int = 2048
-    deadline_s: float = 600.0
+    deadline_s: float = 900.0
 
 
 class Session:

@@ -20,6 +20,7 @@ from scripts.virtual.image import REPOSITORY
 from scripts.virtual.ports import LOOPBACK, free_port
 
 _RUN = str(REPOSITORY / "scripts" / "run")
+_READY_DEADLINE_S = 1000.0
 _END_DEADLINE_S = 150.0
 
 
@@ -87,7 +88,7 @@ def test_without_a_terminal_it_prints_facts_and_runs_until_a_signal(state: Path,
         assert "machine-busy" in second.stderr
         assert str(process.pid) in second.stderr
 
-        read_until(output, rb"ready: .* after power-on\n", 600)
+        read_until(output, rb"ready: .* after power-on\n", _READY_DEADLINE_S)
         process.send_signal(signal.SIGTERM)
         read_until(output, rb"\nswitched off\n", _END_DEADLINE_S)
         assert process.wait(timeout=60) == 0
@@ -100,7 +101,7 @@ def test_until_ready_prints_one_json_line_and_shuts_down(state: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=_READY_DEADLINE_S + _END_DEADLINE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
