@@ -1,6 +1,7 @@
 """A box in a lab, ready for work: set up, logged in to, with an outside host on its uplink."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,15 +21,25 @@ CONFIG_CREDENTIAL = "alpha-ren.config"
 PORTS_TRIED = (*range(1, 1025), 2019, 3000, 5353, 7156, 7180, 7182, 7190, 7191, 8080, 8443, 9090, 51820)
 
 CONNECT = """
-import socket, sys
+import asyncio, sys
 address, *ports = sys.argv[1:]
-open_ports = []
-for port in map(int, ports):
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.settimeout(0.1)
-        if probe.connect_ex((address, port)) == 0:
-            open_ports.append(port)
-print(*open_ports)
+
+async def answers(port, at_once):
+    async with at_once:
+        try:
+            async with asyncio.timeout(2):
+                _, writer = await asyncio.open_connection(address, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+async def main():
+    at_once = asyncio.Semaphore(256)
+    found = await asyncio.gather(*(answers(int(port), at_once) for port in ports))
+    print(*(port for port, is_open in zip(ports, found) if is_open))
+
+asyncio.run(main())
 """
 
 # What a test provokes: a killed process is an error line of systemd's, and says nothing about the firmware.
@@ -138,7 +149,7 @@ class Box:
 
     def open_ports(self) -> set[int]:
         """Return the TCP ports of the box that answer the outside host."""
-        argv = ["python3", "-c", CONNECT, self.address, *map(str, PORTS_TRIED)]
+        argv = [sys.executable, "-c", CONNECT, self.address, *map(str, PORTS_TRIED)]
         return {int(port) for port in self.outside.run(argv, deadline_s=180).stdout.split()}
 
     def unexpected_errors(self) -> list[str]:

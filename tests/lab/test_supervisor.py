@@ -51,7 +51,7 @@ def steps_since(box: Box, cursor: str) -> list[str]:
     """The steps the supervisor took since a place in the journal."""
     argv = ["journalctl", "-u", "alpha-ren-supervisor", "-o", "cat", f"--after-cursor={cursor}"]
     said = box.machine.run(argv).stdout
-    return re.findall(r"reconcile: ((?:make|change|remove|write|start|restart|reload) .*)", said)
+    return re.findall(r"reconcile: ((?:make|change|remove|start|restart|reload) .*)", said)
 
 
 def cursor(box: Box) -> str:
