@@ -119,7 +119,6 @@ class Units:
 
     async def start(self, unit: Unit, loaded: Loaded) -> None:
         """Queue its start and return; whether it came up shows in its state."""
-        await self._call("ResetFailedUnit", "s", [unit.name], may_fail=True)
         await self._call("StartUnit", "ss", [unit.name, "replace"])
         self._remember(unit.name, loaded)
 

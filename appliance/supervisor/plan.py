@@ -8,7 +8,7 @@ import msgspec
 
 from appliance.topology import Loaded, Machine, Noun, Observed, Unit, UnitFact
 
-Action = Literal["make", "change", "remove", "write", "start", "restart", "reload", "stop"]
+Action = Literal["make", "change", "remove", "start", "restart", "reload", "stop"]
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +114,10 @@ def _units(desired: Machine, observed: Observed) -> Iterator[Step]:
     for unit in desired.units:
         fact = found.get(unit.name)
         target = loaded(unit, contents)
-        if fact is None or fact.text != unit.text:
-            yield Step(action="write", kind="unit", noun=unit, phase=_WRITE_UNITS)
+        if fact is None:
+            yield Step(action="make", kind="unit", noun=unit, phase=_WRITE_UNITS)
+        elif fact.text != unit.text:
+            yield Step(action="change", kind="unit", noun=unit, phase=_WRITE_UNITS, why="text")
         yield from _run(unit, fact, target)
 
 
@@ -125,10 +127,11 @@ def _run(unit: Unit, fact: UnitFact | None, target: Loaded) -> Iterator[Step]:
     def step(action: Action, why: str) -> Step:
         return Step(action=action, kind="unit", noun=unit, phase=_RUN_UNITS, why=why, loaded=target)
 
+    if unit.name.endswith(".slice"):
+        # It comes and goes with what is in it, and takes a new text at once.
+        return
     if fact is None or fact.state in ("inactive", "failed", "unknown"):
         yield step("start", "" if fact is None else f"it is {fact.state}")
-    elif unit.name.endswith(".slice"):
-        return
     elif fact.orphan:
         yield step("restart", "its network namespace was replaced")
     elif fact.loaded is None:

@@ -11,7 +11,7 @@ from appliance.errors import ApplianceError, Problem
 from appliance.host.box import Box
 from appliance.host.netlink import KernelLacks
 from appliance.supervisor.plan import Step, despite, plan
-from appliance.topology import File, Machine, Observed, Unit, UnitFact
+from appliance.topology import File, Machine, Noun, Observed, Unit, UnitFact
 
 log = logging.getLogger(__name__)
 
@@ -73,20 +73,25 @@ class Reconciler:
         return Round(steps=steps, problems=tuple(problems), observed=observed)
 
     async def _units(self, steps: list[Step], problems: list[Problem], failed: set[str]) -> None:
-        writes = [step.noun for step in steps if step.action == "write" and isinstance(step.noun, Unit)]
-        if writes and not await self._tried(f"write {len(writes)} units", self._write(writes), problems):
+        writes = [step for step in steps if step.action in ("make", "change")]
+        runs = [step for step in steps if step not in writes]
+        # systemd reads a unit that it does not know yet by itself; only what it knows must be read anew. A restart may
+        # be for a text that a supervisor wrote and then died.
+        anew = any(step.action in ("change", "restart") for step in steps)
+        if (writes or anew) and not await self._tried(
+            f"write {len(writes)} units", self._write([step.noun for step in writes], anew), problems
+        ):
             return
-        left = await asyncio.to_thread(
-            lambda: [despite(step, failed, os.path.exists) for step in steps if step.action != "write"]
-        )
+        left = await asyncio.to_thread(lambda: [despite(step, failed, os.path.exists) for step in runs])
         async with asyncio.TaskGroup() as group:
             for step in left:
                 if step is not None:
                     group.create_task(self._tried(str(step), self._run(step), problems))
 
-    async def _write(self, units: list[Unit]) -> None:
-        await asyncio.to_thread(self._box.units.write, units)
-        await self._box.units.reload_manager()
+    async def _write(self, nouns: list[Noun], anew: bool) -> None:
+        await asyncio.to_thread(self._box.units.write, [noun for noun in nouns if isinstance(noun, Unit)])
+        if anew:
+            await self._box.units.reload_manager()
 
     async def _try(self, step: Step, problems: list[Problem], failed: set[str]) -> None:
         try:

@@ -52,7 +52,7 @@ def test_from_nothing_everything_is_made_in_an_order_that_works() -> None:
         "unit",
     ]
     actions = [step.action for step in plan(wanted, Observed()) if step.kind == "unit"]
-    assert actions == sorted(actions, key=lambda action: action != "write")
+    assert actions == sorted(actions, key=lambda action: action != "make")
 
 
 def test_a_step_names_what_differs() -> None:
@@ -106,7 +106,7 @@ def test_a_unit_that_was_not_reloaded_after_its_file_changed_is_reloaded_later()
 def test_a_changed_unit_is_written_and_restarted() -> None:
     changed = msgspec.structs.replace(MACHINE, units=(msgspec.structs.replace(UNIT, text="other"),))
     assert lines(plan(changed, seen(MACHINE))) == [
-        f"write unit {UNIT.name}",
+        f"change unit {UNIT.name} (text)",
         f"restart unit {UNIT.name} (its unit changed)",
     ]
 
@@ -123,7 +123,7 @@ def test_a_slice_is_never_restarted_because_that_would_stop_all_that_is_in_it() 
     group = msgspec.structs.replace(UNIT, name="alpha-ren-x.slice", reload_on=(), restart_on=())
     found = seen(Machine(units=(group,)))
     changed = Machine(units=(msgspec.structs.replace(group, text="other"),))
-    assert lines(plan(changed, found)) == ["write unit alpha-ren-x.slice"]
+    assert lines(plan(changed, found)) == ["change unit alpha-ren-x.slice (text)"]
 
 
 def test_a_unit_whose_new_file_was_refused_goes_on_and_hears_of_the_next_one() -> None:
