@@ -5,7 +5,6 @@ import base64
 import contextlib
 import logging
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -44,7 +43,7 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Mapping[str, bytes] = {}
     serial_lines: tuple[str, ...] = ("console",)
     virtio_ports: tuple[str, ...] = ()
-    further_arguments: tuple[str, ...] = ()
+    emulator: str = EMULATOR
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -123,9 +122,7 @@ class Machine:
 
     async def kill(self) -> None:
         """End QEMU at once, as a pulled plug would (its writes so far survive in this computer's page cache)."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        await _end(self._process)
 
 
 def _initiated_by_guest(event: Message) -> bool:
@@ -133,11 +130,11 @@ def _initiated_by_guest(event: Message) -> bool:
     return isinstance(data, dict) and data.get("reason") == "guest-shutdown"
 
 
-def command_line(spec: MachineSpec, emulator: str, qmp: int, lines: Mapping[str, int]) -> list[str]:
+def command_line(spec: MachineSpec, qmp: int, lines: Mapping[str, int]) -> list[str]:
     """The whole QEMU command; `qmp` and the values of `lines` are descriptors of connected sockets."""
     command = [
         # QEMU must not outlive whoever started it, not even when that is killed.
-        *("setpriv", "--pdeathsig", "KILL", "--", emulator),
+        *("setpriv", "--pdeathsig", "KILL", "--", spec.emulator),
         *spec.accelerator.arguments,
         *("-machine", MACHINE_TYPE, "-m", str(spec.memory_mib), "-smp", str(spec.cpus)),
         *("-nodefaults", "-display", "none", "-device", "VGA"),
@@ -159,11 +156,11 @@ def command_line(spec: MachineSpec, emulator: str, qmp: int, lines: Mapping[str,
         command += ["-device", f"virtserialport,chardev={name},name={name}"]
     for name in spec.credentials:
         command += ["-smbios", f"type=11,path={_credential_file(spec, name)}"]
-    return [*command, *spec.further_arguments]
+    return command
 
 
 @contextlib.asynccontextmanager
-async def running(spec: MachineSpec, *, emulator: str = EMULATOR, lock: int | None = None) -> AsyncIterator[Machine]:
+async def running(spec: MachineSpec, *, lock: int | None = None) -> AsyncIterator[Machine]:
     """Start the machine and yield it once QMP answers; what still runs at the end is killed. `lock` is inherited."""
     spec.log_folder.mkdir(parents=True, exist_ok=True)
     _write_credentials(spec)
@@ -172,7 +169,7 @@ async def running(spec: MachineSpec, *, emulator: str = EMULATOR, lock: int | No
     pairs = {name: socket.socketpair() for name in ("qmp", *names)}
     ours = {name: pair[0] for name, pair in pairs.items()}
     theirs = {name: pair[1].fileno() for name, pair in pairs.items()}
-    command = command_line(spec, emulator, theirs["qmp"], {name: theirs[name] for name in names})
+    command = command_line(spec, theirs["qmp"], {name: theirs[name] for name in names})
     complaints = spec.log_folder / "qemu.log"
     async with contextlib.AsyncExitStack() as stack:
         for mine, _ in pairs.values():
@@ -249,9 +246,10 @@ async def _disconnect(qmp: QMPClient) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        os.kill(process.pid, signal.SIGKILL)
-        await process.wait()
+    # It may have ended by itself without having been noticed yet.
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 def _credential_file(spec: MachineSpec, name: str) -> Path:
