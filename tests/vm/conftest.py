@@ -116,7 +116,7 @@ def patiently(ask: Callable[[], Answer], deadline_s: float = 180.0) -> Answer:
     """The first answer that is no 503: a busy box says "Retry-After", and a client does so."""
     end = time.monotonic() + deadline_s
     while (answer := ask()).status == 503 and time.monotonic() < end:
-        time.sleep(float({name.lower(): value for name, value in answer.headers.items()}["retry-after"]))
+        time.sleep(float({name.lower(): value for name, value in answer.headers.items()}.get("retry-after", "2")))
     return answer
 
 
