@@ -21,10 +21,14 @@ FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
 
 class KernelLacks(ApplianceError):
-    """This kernel cannot do it at all, now or later."""
+    """This kernel cannot do it at all, now or later; `missing` is the key of the noun that it is about."""
 
     code = "kernel-lacks"
     hint = "The rest of the machine runs without it; a kernel of the firmware's own has it."
+
+    def __init__(self, message: str, missing: str) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class Netlink:
@@ -163,7 +167,9 @@ class Netlink:
                 inside.link("add", ifname=wireguard.name, kind="wireguard")
             except NetlinkError as error:
                 if error.code == errno.EOPNOTSUPP:
-                    raise KernelLacks(f"This kernel has no WireGuard, so {wireguard.key} is missing.") from error
+                    raise KernelLacks(
+                        f"This kernel has no WireGuard, so {wireguard.key} is missing.", wireguard.key
+                    ) from error
                 raise
         index = _there(inside, wireguard.name).index
         with self._namespaces.inside(wireguard.namespace):

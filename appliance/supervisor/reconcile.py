@@ -15,7 +15,6 @@ from appliance.topology import File, Machine, Noun, Observed, Unit, UnitFact
 
 log = logging.getLogger(__name__)
 
-
 PINNED_AT = "/run/netns"
 
 
@@ -32,7 +31,7 @@ class Reconciler:
 
     def __init__(self, box: Box) -> None:
         self._box = box
-        self._lacks: dict[tuple[str, str], str] = {}
+        self._lacks: dict[str, str] = {}
         self.step = ""
 
     @property
@@ -44,12 +43,10 @@ class Reconciler:
         """Return the steps that a round would take now, and what they follow from."""
         observed = await self._box.observe(wanted)
         steps = plan(wanted, observed)
-        return tuple(step for step in steps if (step.kind, step.name) not in self._lacks), observed
+        return tuple(step for step in steps if step.name not in self._lacks), observed
 
     async def round(self, wanted: Machine, cause: str) -> Round:
-        """Take the steps. Network and files go one after the other, units all at once: they wait for each other
-        themselves.
-        """
+        """Take the steps: network and files one after the other, units all at once, since they wait for each other."""
         steps, observed = await self.look(wanted)
         if steps and any(step.kind == "unit" for step in steps) and await self._box.units.stopping():
             log.info("the machine is going down")
@@ -94,12 +91,7 @@ class Reconciler:
             await self._box.units.reload_manager()
 
     async def _try(self, step: Step, problems: list[Problem], failed: set[str]) -> None:
-        try:
-            done = await self._tried(str(step), self._take(step), problems)
-        except KernelLacks as error:
-            log.warning("%s", error)
-            self._lacks[step.kind, step.name] = error.message
-            return
+        done = await self._tried(str(step), self._take(step), problems)
         if not done and isinstance(step.noun, File):
             failed.add(step.noun.path)
 
@@ -109,8 +101,10 @@ class Reconciler:
         log.info("%s", what)
         try:
             await work
-        except KernelLacks:
-            raise
+        except KernelLacks as error:
+            # No problem of this machine's: it is said once, and not tried again.
+            log.warning("%s", error)
+            self._lacks[error.missing] = error.message
         except ApplianceError as error:
             log.error("%s failed: %s", what, error)
             problems.append(error.problem)

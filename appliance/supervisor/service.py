@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -144,8 +143,7 @@ class Supervisor:
             if line[0] == wanted:
                 return line
             line[1].cancel()
-            with suppress(asyncio.CancelledError):
-                await line[1]
+            await asyncio.wait([line[1]])
         return wanted, group.create_task(self._hotline.run(wanted))
 
     def _status(self, pairing: Pairing | None = None) -> MachineStatus:
