@@ -34,9 +34,10 @@ from appliance.topology import Observed
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 30.0
+LOOK_EVERY_S = 60.0
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
+LONGEST_REST_S = 3.0
 OUTSIDE_URL = "alpha-ren.outside-url"
 PAIRED = Path(STATE) / "paired"
 
@@ -87,10 +88,14 @@ class Supervisor:
         cause, retry_s = "start", FIRST_RETRY_S
         line: tuple[Connection, asyncio.Task[None]] | None = None
         while True:
+            began = time.monotonic()
             await self._round(cause)
+            took_s = time.monotonic() - began
             if self._desired is not None:
                 line = await self._connected(group, line, self._desired)
             self._tell_systemd()
+            # While everything starts there is always news; looking at it takes a third of a CPU at most.
+            await asyncio.sleep(min(LONGEST_REST_S, 2 * took_s))
             retry_s = min(LONGEST_RETRY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
             cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
 
