@@ -114,8 +114,13 @@ class UnitSpec(Declared, frozen=True):
 
 
 class Resources(Declared, frozen=True):
-    """What an instance may use at most, over all its units."""
+    """What an instance may use at most, over all its units.
 
+    `work` says what it mostly does: `compute` gets the CPUs and the memory that the hardware profile has for that, so
+    that neither kind starves the other.
+    """
+
+    work: Literal["network", "compute"] = "network"
     memory_mb: int = 256
     tasks: int = 64
     cpu_weight: int = 100

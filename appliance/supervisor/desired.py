@@ -17,6 +17,7 @@ from appliance.component import (
 from appliance.config import Config
 from appliance.contracts.access import Access, Rights
 from appliance.contracts.service import Leg, ServiceContext
+from appliance.hwprofile import Budget
 from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
@@ -56,15 +57,14 @@ _UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration does not say: the NIC that is the uplink (empty: none), its lease, the keys made on
-    this box.
-    """
+    """What the configuration does not say: the uplink's NIC (empty: none) and lease, keys made here, hardware."""
 
     uplink_nic: str = ""
     uplink_v4: tuple[str, ...] = ()
     uplink_v6: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
     public_keys: Mapping[str, str]
+    budget: Budget | None = None
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
     for each in placed:
         rendered = tuple(renders[each.component](site, each))
         files += _files(site, each, rendered, facts)
-        units += _units(each, rendered)
+        units += _units(each, rendered, facts.budget)
     machine = Machine(
         bridges=tuple(Bridge(name=network) for network in NETWORKS),
         namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each) for each in placed)),
@@ -239,11 +239,11 @@ def _resolv_conf(placed: Iterable[Placed]) -> str:
     return "\n".join([*lines, "options timeout:2 attempts:2", ""])
 
 
-def _units(placed: Placed, rendered: tuple[RenderedFile, ...]) -> Iterable[Unit]:
+def _units(placed: Placed, rendered: tuple[RenderedFile, ...], budget: Budget | None) -> Iterable[Unit]:
     instance = placed.instance
     yield Unit(
         name=slice_name(instance.name),
-        text=slice_text(placed.component, instance.name, instance.resources),
+        text=slice_text(placed.component, instance.name, instance.resources, budget),
         component=placed.component,
         instance=instance.name,
     )

@@ -45,6 +45,7 @@ class Intent:
             uplink_v4=four,
             uplink_v6=six,
             resolvers=told.resolvers,
+            budget=None if self._profile is None else self._profile.budget,
             public_keys={name: pair.public for name, pair in self.keys.items()},
         )
         return await asyncio.to_thread(desired, config, declared, facts)

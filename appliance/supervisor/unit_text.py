@@ -2,6 +2,7 @@
 
 from appliance.component import PYTHON, RUN, STATE, Credential, Instance, Resources, UnitSpec
 from appliance.contracts.service import CURVE_CREDENTIAL, SERVICE_FILE
+from appliance.hwprofile import Budget
 
 MARK = "# Written by the ALPHA-REN supervisor."
 """First line of every unit it wrote: what has it may be removed again."""
@@ -47,19 +48,22 @@ def secret_path(name: str) -> str:
     return f"{STATE}/keys/{name}.secret"
 
 
-def slice_text(component: str, instance: str, resources: Resources) -> str:
-    """Return the slice: what all units of the instance may use together."""
+def slice_text(component: str, instance: str, resources: Resources, budget: Budget | None) -> str:
+    """Return the slice: what all units of the instance may use together, on hardware with this budget."""
+    memory_mb, cpus = resources.memory_mb, ""
+    if budget is not None:
+        computes = resources.work == "compute"
+        cpus = budget.arsrv_cpus if computes else budget.network_cpus
+        memory_mb = budget.arsrv_memory_mb if computes else memory_mb
+    limits = [
+        f"MemoryMax={memory_mb}M",
+        "MemorySwapMax=0",
+        f"TasksMax={resources.tasks}",
+        f"CPUWeight={resources.cpu_weight}",
+    ]
     return _written(
         ("Unit", [f"Description=ALPHA-REN {instance} ({component}), all of it"]),
-        (
-            "Slice",
-            [
-                f"MemoryMax={resources.memory_mb}M",
-                "MemorySwapMax=0",
-                f"TasksMax={resources.tasks}",
-                f"CPUWeight={resources.cpu_weight}",
-            ],
-        ),
+        ("Slice", [*limits, *([f"AllowedCPUs={cpus}"] if cpus else [])]),
     )
 
 

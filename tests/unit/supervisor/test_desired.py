@@ -6,6 +6,7 @@ import pytest
 from appliance.component import STATE, Credential, UnitSpec
 from appliance.config import Config, parse
 from appliance.contracts.service import ServiceContext
+from appliance.hwprofile import Budget
 from appliance.supervisor.desired import Facts, desired
 from appliance.supervisor.registry import declarations, specs
 from appliance.supervisor.unit_text import service_text
@@ -128,3 +129,14 @@ def test_the_firmwares_own_components_fit_together(servers: int) -> None:
     assert len({unit.name for unit in machine.units}) == len(machine.units)
     assert sum(unit.component == "arsrv" and unit.name.endswith(".service") for unit in machine.units) == servers
     assert {"ardpx", "queue"} <= set(declarations())
+
+
+def test_what_computes_and_what_waits_for_the_network_get_their_own_cpus() -> None:
+    budget = Budget(cpus=4, memory_mb=4096, network_cpus="0", arsrv_cpus="1-3", arsrv_memory_mb=512)
+    machine = desired(Config(), specs(Config()), Facts(public_keys=Keys(), budget=budget)).machine
+    server = unit_named(machine, "alpha-ren-arsrv-1.slice").text.splitlines()
+    queue = unit_named(machine, "alpha-ren-queue.slice").text.splitlines()
+    assert "AllowedCPUs=1-3" in server
+    assert "MemoryMax=512M" in server
+    assert "AllowedCPUs=0" in queue
+    assert "MemoryMax=512M" in queue
