@@ -79,8 +79,8 @@ DAMAGE: list[tuple[str, tuple[str, ...], str]] = [
         "change ruleset srv-1 (text)",
     ),
     (HOST, ("nft", "add", "table", "inet", "more"), "change ruleset host (text)"),
-    ("srv-1", ("sysctl", "-q", "-w", "net.ipv4.ip_forward=1"), "change namespace srv-1 (forwarding)"),
-    ("edge", ("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=0"), "change namespace edge (forwarding)"),
+    ("srv-1", ("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"), "change namespace srv-1 (forwarding)"),
+    ("edge", ("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding"), "change namespace edge (forwarding)"),
 ]
 
 
