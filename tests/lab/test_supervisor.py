@@ -16,8 +16,6 @@ from appliance import config
 from tests.lab.box import Box, started
 from tests.lab.systems import wait_until
 
-CLUSTER = "/run/netns/arsrv-1"
-
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
@@ -58,11 +56,6 @@ def cursor(box: Box) -> str:
     """The end of the journal."""
     said = box.machine.run(["journalctl", "-n", "0", "--show-cursor"]).stdout
     return said.rpartition("-- cursor: ")[2].strip()
-
-
-def inside(box: Box, namespace: str, *words: str) -> str:
-    """What a command says in a namespace of the box."""
-    return str(box.machine.run(["nsenter", f"--net=/run/netns/{namespace}", *words]).stdout)
 
 
 def test_once_ready_there_is_nothing_to_do(box: Box) -> None:
