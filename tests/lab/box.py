@@ -84,8 +84,15 @@ class Box:
 
     def put_flow(self, document: dict[str, Any]) -> None:
         """Put a flow and wait until both servers run it."""
-        answer = self.console.put_flow(document)
-        assert answer.status == 200, answer.body
+        answers = []
+
+        def taken() -> bool:
+            answers.append(self.console.put_flow(document))
+            return answers[-1].status != 503
+
+        # 503 comes with Retry-After: right after a restart the portal may not have found the queue again.
+        wait_until(f"the portal takes {document['name']}", taken)
+        assert answers[-1].status == 200, answers[-1].body
         self.wait_flow_runs(document["name"])
 
     def wait_flow_runs(self, name: str) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("aiohttp", "tornado", "jmespath", "jsonschema", "cryptography", "urwid")
+HEAVY = ("aiohttp", "tornado", "jmespath", "cryptography", "urwid")
 
 SCRIPT = f"""
 import sys
