@@ -84,6 +84,42 @@ def test_a_server_that_was_down_gets_the_message_once_when_it_is_back(
     assert len(taken_with(surroundings, "order", 2)) == 1
 
 
+def test_a_message_survives_that_broker_and_server_are_killed(
+    machine: VirtualMachine, flow: str, surroundings: Surroundings
+) -> None:
+    surroundings.target.down()
+    try:
+        before = len(surroundings.target.taken())
+        assert post(machine, flow, {"order": 4}) == 202
+        for unit in ("alpha-ren-queue.service", "alpha-ren-arsrv-1.service"):
+            machine.output("systemctl", "kill", "--signal=KILL", unit)
+            machine.wait_for(f"[ $(systemctl show -P NRestarts {unit}) -ge 1 ] && systemctl -q is-active {unit}", 180)
+    finally:
+        surroundings.target.up()
+    surroundings.target.wait_for(before + 1, 2 * DELIVERY_DEADLINE_S)
+    delivered = taken_with(surroundings, "order", 4)
+    # At least once, and always under the same key.
+    assert len({one["key"] for one in delivered}) == 1
+
+
+def test_a_dead_letter_becomes_a_mail(
+    machine: VirtualMachine, admin: ConsoleClient, flow: str, surroundings: Surroundings
+) -> None:
+    url = f"http://{OUTSIDE_HOST}:{surroundings.target.port}/in"
+    document = {"name": "doomed", "deliver": {"kind": "http", "url": url, "retry": {"attempts": 1}}}
+    mails = len(surroundings.smarthost.taken())
+    assert patiently(lambda: admin.put_flow(document)).status == 200
+    probe_until_both_servers_know("doomed", machine, surroundings)
+    surroundings.target.down()
+    try:
+        assert post(machine, "doomed", {"order": 5}) == 202
+        mail = surroundings.smarthost.wait_for(mails + 1, 2 * DELIVERY_DEADLINE_S)[-1]
+    finally:
+        surroundings.target.up()
+    assert mail["to"] == ["ops@example.org"]
+    assert "doomed" in mail["subject"] + mail["body"]
+
+
 def test_an_unknown_flow_is_not_found(machine: VirtualMachine) -> None:
     assert post(machine, "nobody-knows-this", {}) == 404
 
