@@ -99,12 +99,11 @@ class FormPage(ConsolePage):
 
     def show(self, problem: Problem | None = None) -> None:
         """Show the form."""
-        if problem:
-            self.set_status(problem.status)
         self.render(self.template, problem=problem)
 
     def refuse(self, error: ApplianceError) -> None:
         """Show what was wrong, to a person with the form, to a program as JSON."""
+        self.set_problem(error.problem)
         if self.wants_page:
             self.show(error.problem)
         else:

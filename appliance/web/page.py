@@ -25,6 +25,8 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
+RETRY_AFTER_S = "2"
+
 PLAIN_SENTENCES = {
     400: "The request is not understood.",
     403: "The form is no longer valid or came from another site.",
@@ -148,12 +150,16 @@ class ConsolePage(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(msgspec.json.encode(value))
 
+    def set_problem(self, problem: Problem) -> None:
+        """Set the status of a refusal and, where trying again makes sense, when."""
+        self.set_status(problem.status)
+        if problem.status == 503:
+            self.set_header("Retry-After", RETRY_AFTER_S)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # Tornado's own signature
         """Answer with code, sentence and hint, as a page for a person and as JSON for a program."""
         problem = problem_of(status_code, kwargs.get("exc_info", (None, None, None))[1])
-        self.set_status(problem.status)
-        if problem.status == 503:
-            self.set_header("Retry-After", "2")
+        self.set_problem(problem)
         if self.wants_page:
             self.render("problem.html", problem=problem)
         else:
