@@ -199,11 +199,14 @@ async def running(spec: MachineSpec, *, lock: int | None = None) -> AsyncIterato
 
 @contextlib.asynccontextmanager
 async def reachable(
-    make_spec: Callable[[Forwards], MachineSpec], *, lock: int | None = None
+    make_spec: Callable[[Forwards], MachineSpec], *, near: Forwards | None = None, lock: int | None = None
 ) -> AsyncIterator[tuple[Machine, Forwards]]:
-    """Start a machine on free ports of this computer; where another program is faster, others are chosen."""
+    """Start a machine on free ports of this computer, the same as `near` where they are free.
+
+    Where another program takes one before QEMU does, others are chosen.
+    """
     for tries_left in (3, 2, 1, 0):
-        forwards = ports.choose()
+        forwards = ports.choose(*near.host_ports) if near else ports.choose()
         async with contextlib.AsyncExitStack() as stack:
             try:
                 machine = await stack.enter_async_context(running(make_spec(forwards), lock=lock))

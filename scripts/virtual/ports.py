@@ -36,6 +36,11 @@ class Forwards(msgspec.Struct, frozen=True):
         return f"https://{LOOPBACK}:{self.https.host_port}/"
 
     @property
+    def host_ports(self) -> tuple[int, int, int]:
+        """The ports of this computer, as `choose` takes them."""
+        return (self.https.host_port, self.http.host_port, self.vpn.host_port)
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """The `hostfwd=` options of all of them."""
         return (self.https.argument, self.http.argument, self.vpn.argument)

@@ -92,7 +92,8 @@ class VirtualMachine:
         self._machine, self._forwards = self._loop.run(self._enter())
 
     async def _enter(self) -> tuple[Machine, Forwards]:
-        return await self._stack.enter_async_context(reachable(self._spec))
+        # A snapshot remembers the URL it was started with, so the ports stay what they were.
+        return await self._stack.enter_async_context(reachable(self._spec, near=self._forwards))
 
     def _spec(self, forwards: Forwards) -> MachineSpec:
         return MachineSpec(
