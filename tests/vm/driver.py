@@ -184,9 +184,14 @@ class VirtualMachine:
             raise MachineFailed(f"The disk could not be written: {answer.strip()}.")
 
     def back_to(self, tag: str) -> None:
-        """Go back to a snapshot, powering on first if the machine is off."""
-        if self._machine is None:
-            self.start()
+        """Go back to a snapshot, in a new QEMU.
+
+        An emulator never lets the guest's time stamp counter go back, so in the old one the guest would see a leap of as
+        long as it ran since the snapshot, and systemd would find every watchdog starved.
+        """
+        if self._machine is not None:
+            self.kill()
+        self.start()
         self.load(tag)
         self._loop.run(self.machine.execute("cont"))
 
