@@ -186,8 +186,8 @@ class VirtualMachine:
     def back_to(self, tag: str) -> None:
         """Go back to a snapshot, in a new QEMU.
 
-        An emulator never lets the guest's time stamp counter go back, so in the old one the guest would see a leap of as
-        long as it ran since the snapshot, and systemd would find every watchdog starved.
+        An emulator never lets the guest's time stamp counter go back, so in the old one the guest would see a leap of
+        as long as it ran since the snapshot, and systemd would find every watchdog starved.
         """
         if self._machine is not None:
             self.kill()
