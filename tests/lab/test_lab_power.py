@@ -17,6 +17,10 @@ def box() -> Iterator[Machine]:
         yield lab.machine("box")
 
 
+# A shutdown closes the journal before /var goes; a pulled plug never gets this far.
+JOURNAL_CLOSED = "Stopping systemd-journal-flush.service"
+
+
 def leave_traces(box: Machine) -> str:
     """Write to /var, /run and the network of `box`; return its machine id."""
     box.run(["sh", "-c", "date +%N >/var/lib/trace; cp /var/lib/trace /run/trace"])
@@ -45,7 +49,7 @@ def test_a_power_off_is_clean_and_the_machine_starts_again(box: Machine) -> None
     traces = leave_traces(box)
     box.poweroff()
     assert box.view().state == "off"
-    assert "Reached target poweroff.target" in box.logs(None, "--boot=-0")
+    assert JOURNAL_CLOSED in box.logs(None, "--boot=-0")
     box.start()
     assert_only_var_is_left(box, traces)
 
@@ -53,7 +57,7 @@ def test_a_power_off_is_clean_and_the_machine_starts_again(box: Machine) -> None
 def test_a_pulled_plug_ends_the_machine_at_once_and_it_starts_again(box: Machine) -> None:
     traces = leave_traces(box)
     box.unplug()
-    assert "Reached target poweroff.target" not in box.logs(None, "--boot=-0")
+    assert JOURNAL_CLOSED not in box.logs(None, "--boot=-0")
     box.start()
     assert_only_var_is_left(box, traces)
 
