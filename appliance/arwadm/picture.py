@@ -10,7 +10,7 @@ import msgspec
 
 from appliance.contracts.machine import MachineStatus
 from appliance.contracts.order import Health, Order
-from appliance.contracts.traffic import Depth, QueueStats, RecentMessage, RecentMessages, RecentQuery
+from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
 from appliance.errors import ApplianceError
 from appliance.queue.client import QueueClient
 
@@ -42,7 +42,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     health: Health | None = None
     flows: tuple[FlowTraffic, ...] = ()
     depths: tuple[Depth, ...] = ()
-    recent: tuple[RecentMessage, ...] = ()
+    recent: tuple[Message, ...] = ()
     stale: tuple[str, ...] = ()
 
 
@@ -81,7 +81,7 @@ class Watcher:
         self._order: Order | None = None
         self._health: Health | None = None
         self._stats: QueueStats | None = None
-        self._recent: tuple[RecentMessage, ...] = ()
+        self._recent: tuple[Message, ...] = ()
         self._version = 0
         self._changed = asyncio.Condition()
         self._wanted = asyncio.Event()
@@ -157,7 +157,7 @@ class Watcher:
             try:
                 self._stats = await self._queue.call("queue.stats", None, QueueStats)
                 query = RecentQuery(limit=SHOWN_MESSAGES, only="flow.*", without="flow._*")
-                recent = await self._queue.call("queue.recent", query, RecentMessages)
+                recent = await self._queue.call("queue.recent", query, Messages)
                 self._recent = recent.messages
             except ApplianceError:
                 # The picture says that the queue is away (`queue_connected`, `stale`); the client reconnects by itself.

@@ -4,7 +4,10 @@ import msgspec
 
 
 class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Short-name patterns (`*` matches anything) for each thing a key may do on the queue."""
+    """Short-name patterns (`*` matches anything) for each thing a key may do on the queue.
+
+    To administer is to look into messages, send dead ones round again and drop them; `*` also covers the store itself.
+    """
 
     publish: tuple[str, ...] = ()
     consume: tuple[str, ...] = ()
@@ -12,6 +15,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     subscribe: tuple[str, ...] = ()
     call: tuple[str, ...] = ()
     serve: tuple[str, ...] = ()
+    administer: tuple[str, ...] = ()
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

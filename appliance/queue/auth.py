@@ -16,7 +16,7 @@ from appliance.queue.keys import Keys
 
 log = logging.getLogger(__name__)
 
-Right = Literal["publish", "consume", "emit", "subscribe", "call", "serve"]
+Right = Literal["publish", "consume", "emit", "subscribe", "call", "serve", "administer"]
 ZAP_DOMAIN = "alpha-ren"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 MAX_REMEMBERED = 20_000

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 
 from appliance.contracts.member import Ping, Pong
-from appliance.contracts.traffic import QueueStats, RecentMessages, RecentQuery
+from appliance.contracts.traffic import Messages, QueueStats, RecentQuery
 from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.auth import Grant, KeyRing
@@ -17,7 +18,7 @@ from appliance.queue.calls import Calls
 from appliance.queue.clock import Clock
 from appliance.queue.errors import StoreFull, WireError
 from appliance.queue.events import Events
-from appliance.queue.inspection import recent, stats
+from appliance.queue.inspection import Meter, depths, message_of
 from appliance.queue.sessions import Outbox, Parcel, Session
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.store import Store
@@ -48,6 +49,8 @@ class Engine:
         self._outbox = Outbox()
         self._sessions: dict[bytes, Session] = {}
         self._epoch = os.urandom(8).hex()
+        self._meter = Meter()
+        self._disk_free = 0
         self._events = Events(home, clock, self._outbox)
         self._start()
 
@@ -164,6 +167,7 @@ class Engine:
         Raises StoreFailed, after which only a new start can tell what was stored.
         """
         now = self._clock.now()
+        self._meter.turns += 1
         if now - self._last_turn > PAUSE_S:
             self._work.leases.postpone(now - self._last_turn)
             for session in self._sessions.values():
@@ -176,10 +180,16 @@ class Engine:
             if lapse is not None and lapse <= now:
                 self._drop_silent(now)  # or it would be given again what it let lapse
             self._work.run_turn()
-            self._store.commit()
+            self._commit()
         except StoreFull as error:
             self._start_over(error)
         return self._outbox.take()
+
+    def _commit(self) -> None:
+        if self._store.changed:
+            began = time.perf_counter()
+            self._store.commit()
+            self._meter.committed(time.perf_counter() - began)
 
     def next_time(self) -> float:
         """Return in how many seconds the next turn is due, if no message comes before."""
@@ -192,7 +202,8 @@ class Engine:
             return
         self._kept_house = now
         room = os.statvfs(self._disk)
-        self._work.intake.disk_full = room.f_bavail * room.f_frsize < self._settings.min_free_bytes
+        self._disk_free = room.f_bavail * room.f_frsize
+        self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes
         self._drop_silent(now)
         self._work.forget_old()
 
@@ -215,14 +226,26 @@ class Engine:
         self._keep_house(self._clock.now())
 
     def _stats(self, _body: bytes) -> QueueStats:
-        work = self._work
-        clients = {session.name for session in self._sessions.values()}
-        busy = work.intake.disk_full or work.ledger.bytes >= self._settings.max_bytes
-        return stats(work.ledger, work.dispatch, clients, self._clock.wall(), busy=busy)
+        work, meter = self._work, self._meter
+        return QueueStats(
+            at=self._clock.wall(),
+            depths=depths(work.ledger, work.dispatch),
+            clients=tuple(sorted({session.name for session in self._sessions.values()})),
+            sessions=len(self._sessions),
+            bytes=work.ledger.bytes,
+            busy=work.intake.disk_full or work.ledger.bytes >= self._settings.max_bytes,
+            disk_free=self._disk_free,
+            remembered=work.ledger.settled_rows,
+            turns=meter.turns,
+            commits=meter.commits,
+            commit_s=meter.commit_s,
+            commits_within=meter.commits_within,
+        )
 
-    def _recent(self, body: bytes) -> RecentMessages:
+    def _recent(self, body: bytes) -> Messages:
         query = msgspec.msgpack.decode(body, type=RecentQuery) if body else RecentQuery()
-        return recent(self._store, query)
+        found = self._store.recent(query.limit, query.only, query.without)
+        return Messages(messages=tuple(map(message_of, found)))
 
     def _ping(self, body: bytes) -> Pong:
         msgspec.msgpack.decode(body, type=Ping)

@@ -1,52 +1,48 @@
 """What a person may see of the broker's inside."""
 
-from collections.abc import Iterable
+from bisect import bisect_left
 from typing import get_args
 
-from appliance.contracts.traffic import Depth, QueueStats, RecentMessage, RecentMessages, RecentQuery, WorkState
+import msgspec
+
+from appliance.contracts.traffic import COMMIT_BOUNDS_S, Depth, Message, WorkState
 from appliance.queue.dispatch import Dispatch
 from appliance.queue.ledger import Ledger
-from appliance.queue.store import Store
+from appliance.queue.store import Brief
 
 STATE_NAMES: tuple[WorkState, ...] = get_args(WorkState)
 """In the order of store.State."""
 
 
-def stats(ledger: Ledger, dispatch: Dispatch, clients: Iterable[str], at: float, *, busy: bool) -> QueueStats:
-    """Return the account of every address and the names of those connected."""
-    depths = tuple(
-        Depth(
-            address=address,
-            ready=c.ready,
-            leased=c.leased,
-            dead=c.dead,
-            bytes=c.bytes,
-            done_total=c.done_total,
-            dead_total=c.dead_total,
-            expired_total=c.expired_total,
-            consumers=len(dispatch.consumers_of(address)),
-        )
-        for address, c in sorted(ledger.counts.items())
-    )
-    return QueueStats(at=at, depths=depths, clients=tuple(sorted(clients)), bytes=ledger.bytes, busy=busy)
+class Meter:
+    """How often the broker's loop went round, and how often and how long it waited for the disk."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.commits = 0
+        self.commit_s = 0.0
+        self._within = [0] * (len(COMMIT_BOUNDS_S) + 1)
+
+    def committed(self, seconds: float) -> None:
+        """Count a commit."""
+        self.commits += 1
+        self.commit_s += seconds
+        self._within[bisect_left(COMMIT_BOUNDS_S, seconds)] += 1
+
+    @property
+    def commits_within(self) -> tuple[int, ...]:
+        """How many commits fell into the class of each bound; the longer ones are left out."""
+        return tuple(self._within[:-1])
 
 
-def recent(store: Store, query: RecentQuery) -> RecentMessages:
-    """Return the newest messages, without their bodies."""
-    messages = tuple(
-        RecentMessage(
-            id=b.id,
-            origin=b.origin,
-            address=b.address,
-            state=STATE_NAMES[b.state],
-            attempt=b.attempt,
-            max_attempts=b.max_attempts,
-            size=b.size,
-            published_at=b.published_at,
-            changed_at=b.changed_at,
-            holder=b.holder,
-            reason=b.reason,
-        )
-        for b in store.recent(query.limit, query.only, query.without)
+def depths(ledger: Ledger, dispatch: Dispatch) -> tuple[Depth, ...]:
+    """Return the account of every address."""
+    return tuple(
+        Depth(address=address, consumers=len(dispatch.consumers_of(address)), **msgspec.structs.asdict(counts))
+        for address, counts in sorted(ledger.counts.items())
     )
-    return RecentMessages(messages=messages)
+
+
+def message_of(brief: Brief) -> Message:
+    """Return an item as it is shown outside of the broker."""
+    return Message(**(msgspec.structs.asdict(brief) | {"state": STATE_NAMES[brief.state]}))

@@ -45,6 +45,7 @@ class Ledger:
         counts = self.of(address)
         counts.ready -= number
         counts.leased += number
+        counts.delivered_total += number
 
     def given_back(self, address: str) -> None:
         """A leased item is ready again."""

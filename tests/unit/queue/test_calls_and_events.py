@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from appliance.contracts.member import Ping, Pong
-from appliance.contracts.traffic import RecentMessages
+from appliance.contracts.traffic import Messages
 from appliance.errors import DeadlinePassed, InvalidInput, NotFound
 from appliance.queue.client import RemoteError, Request
 from tests.unit.queue.running import Broker, running
@@ -130,7 +130,7 @@ def test_the_broker_answers_ping_and_refuses_a_request_that_does_not_fit(broker:
         async with broker.client() as q:
             assert (await q.call("queue.ping", Ping(sent_at=1.0), Pong)).name == "queue"
             with pytest.raises(RemoteError) as error:
-                await q.call("queue.recent", {"limit": 0}, RecentMessages)
+                await q.call("queue.recent", {"limit": 0}, Messages)
             assert error.value.problem.code == "invalid-input"
 
     asyncio.run(main())

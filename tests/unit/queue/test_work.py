@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from appliance.contracts.notice import Notice
-from appliance.contracts.traffic import Depth, QueueStats, RecentMessages, RecentQuery
+from appliance.contracts.traffic import Depth, Messages, QueueStats, RecentQuery
 from appliance.errors import InvalidInput
 from appliance.queue import wire
 from appliance.queue.client import Delivery, LeaseLost, PublishUnknown, QueueBusy, QueueClient
@@ -198,7 +198,7 @@ def test_the_last_attempt_makes_a_dead_letter_and_a_notice_in_one_transaction() 
             assert "still no answer" in mail.body
             await notice.reject("the mail server refuses it")
             await wait_account(q, "notice.mail", ready=0, leased=0, dead=1)
-            recent = await q.call("queue.recent", RecentQuery(limit=10), RecentMessages)
+            recent = await q.call("queue.recent", RecentQuery(limit=10), Messages)
             by_address = {m.address: m for m in recent.messages}
             assert len(recent.messages) == 2
             assert (by_address["doomed"].state, by_address["doomed"].attempt) == ("dead", 2)
@@ -425,7 +425,7 @@ def test_the_newest_messages_can_be_asked_for_by_name(broker: Broker) -> None:
                 ("nothing", "", []),
             ):
                 query = RecentQuery(limit=1000, only=only, without=without)
-                found = await q.call("queue.recent", query, RecentMessages)
+                found = await q.call("queue.recent", query, Messages)
                 assert [m.address for m in found.messages] == expected
 
     asyncio.run(main())
