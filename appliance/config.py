@@ -93,6 +93,23 @@ class Vpn(_Section, frozen=True):
     peers: tuple[VpnPeer, ...] = ()
 
 
+class QueueLimit(_Section, frozen=True):
+    """What each address that matches `pattern` may hold and take, the publisher hearing *busy* beyond it: messages that
+    wait, bytes, and new messages per second (`rate`, a second's worth at once). Without a value: as without the limit.
+    """
+
+    pattern: Annotated[str, Meta(pattern=r"^([a-z0-9*-]+/[a-z0-9*-]+/)?[A-Za-z0-9_.*-]+$", max_length=270)]
+    max_depth: Annotated[int, Meta(ge=1)] | None = None
+    max_bytes: Annotated[int, Meta(ge=1)] | None = None
+    rate: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+
+
+class Queue(_Section, frozen=True):
+    """The broker; of `limits` the first whose pattern matches an address holds for it."""
+
+    limits: tuple[QueueLimit, ...] = ()
+
+
 class Config(_Section, frozen=True):
     """The whole document."""
 
@@ -103,6 +120,7 @@ class Config(_Section, frozen=True):
     arwadm: Arwadm = Arwadm()
     mail: Mail = Mail()
     vpn: Vpn = Vpn()
+    queue: Queue = Queue()
 
 
 def parse(text: str) -> Config:

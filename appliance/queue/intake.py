@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 
+from appliance.config import QueueLimit
 from appliance.errors import ApplianceError
 from appliance.queue import wire
-from appliance.queue.address import Home
+from appliance.queue.address import Home, matches
 from appliance.queue.clock import Clock
 from appliance.queue.errors import NoRoute, NotPermitted
 from appliance.queue.leases import Lease
 from appliance.queue.ledger import Ledger
+from appliance.queue.rate import Rate
 from appliance.queue.sessions import Outbox, Session
 from appliance.queue.settings import BrokerSettings
-from appliance.queue.store import NewItem, Store
+from appliance.queue.store import Counts, NewItem, Store
 
 BUSY_FULL_S = 5.0
 BUSY_DEEP_S = 1.0
 MAX_REMEMBERED = 20_000
+
+NOTHING = Counts()
+UNLIMITED = QueueLimit(pattern="*")
 
 
 class Ack:
@@ -69,6 +74,8 @@ class Intake:
         self._ledger = ledger
         self._arrivals: list[Arrival] = []
         self._names: dict[str, str] = {}
+        self._limits: dict[str, QueueLimit] = {}
+        self._rate = Rate()
         self.disk_full = False
 
     def canonical(self, text: str) -> str:
@@ -88,21 +95,40 @@ class Intake:
         except ApplianceError as error:
             ack.refuse(index, error)
             return False
-        ledger = self._ledger
-        if self.disk_full:
-            ack.busy(index, "The disk has no room for the queue.", BUSY_FULL_S)
-            return False
-        if ledger.bytes + len(body) > self._settings.max_bytes:
-            ack.busy(index, "The queue holds as many bytes as it may.", BUSY_FULL_S)
-            return False
-        counts = ledger.of(address)
-        if counts.ready + counts.leased >= self._settings.max_depth:
-            ack.busy(index, f"The address {address} holds as many messages as it may.", BUSY_DEEP_S)
+        if not self._has_room(address, len(body), ack, index):
             return False
         origin = moved_from.origin if moved_from is not None else session.grant.access.origin or session.name
         self._arrivals.append(Arrival(self._row(item, body, address, origin), ack, index, moved_from))
-        ledger.arrived(address, len(body))
+        self._ledger.arrived(address, len(body))
         return True
+
+    def _has_room(self, address: str, size: int, ack: Ack, index: int) -> bool:
+        """Return whether the limits let an item in, or write into `ack` which does not."""
+        counts = self._ledger.counts.get(address, NOTHING)
+        limit = self._limit_of(address)
+        deepest = limit.max_depth or self._settings.max_depth
+        if self.disk_full:
+            ack.busy(index, "The disk has no room for the queue.", BUSY_FULL_S)
+        elif self._ledger.bytes + size > self._settings.max_bytes:
+            ack.busy(index, "The queue holds as many bytes as it may.", BUSY_FULL_S)
+        elif counts.ready + counts.leased >= deepest:
+            ack.busy(index, f"The address {address} holds as many messages as it may.", BUSY_DEEP_S)
+        elif limit.max_bytes is not None and counts.bytes + size > limit.max_bytes:
+            ack.busy(index, f"The address {address} holds as many bytes as it may.", BUSY_DEEP_S)
+        elif limit.rate is not None and (wait_s := self._rate.wait_s(address, limit.rate, self._clock.now())):
+            ack.busy(index, f"The address {address} takes {limit.rate:g} messages per second.", wait_s)
+        else:
+            return True
+        return False
+
+    def _limit_of(self, address: str) -> QueueLimit:
+        limit = self._limits.get(address)
+        if limit is None:
+            if len(self._limits) >= MAX_REMEMBERED:
+                self._limits.clear()
+            found = (known for known in self._settings.limits if matches(known.pattern, address))
+            limit = self._limits[address] = next(found, UNLIMITED)
+        return limit
 
     def _permitted(self, session: Session, text: str) -> str:
         address = self.canonical(text)

@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from appliance.config import QueueLimit
+
 Seconds = Annotated[float, Meta(gt=0, le=86400 * 30)]
 Count = Annotated[int, Meta(ge=1)]
 
@@ -14,7 +16,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     `lease_s` without a heartbeat and a message goes to another consumer. A publisher hears *busy* at `max_depth`
     messages waiting at one address, `max_bytes` held in all, or less than `min_free_bytes` left on the disk. Settled
-    messages are remembered, and with them their ids, for `keep_s`, but never more than `keep_rows` of them.
+    messages are remembered, and with them their ids, for `keep_s`, but never more than `keep_rows` of them. The first
+    of `limits` that matches an address holds for it, in place of `max_depth`. A failed attempt whose consumer names no
+    delay waits about `retry_first_s`, twice as long after each further one, at most `retry_most_s`.
     """
 
     bind: tuple[str, ...]
@@ -23,9 +27,12 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     lease_s: Seconds = 10.0
     heartbeat_s: Seconds = 2.0
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 8
+    retry_first_s: Seconds = 1.0
+    retry_most_s: Seconds = 300.0
     max_depth: Count = 1_000_000
     max_bytes: Count = 2 * 2**30
     min_free_bytes: int = 64 * 2**20
     max_body: Count = 20 * 2**20
     keep_s: Seconds = 86400.0
     keep_rows: Count = 200_000
+    limits: tuple[QueueLimit, ...] = ()

@@ -51,7 +51,9 @@ def declare(config: Config) -> ComponentSpec:
         # It answers everybody: nothing on the machine may be starved by what the integration servers compute.
         resources=Resources(memory_mb=512, tasks=64, cpu_weight=400),
         settings=BrokerSettings(
-            bind=(f"tcp://{address}:{QUEUE.number}", f"ipc://{SOCKET}"), access_file=f"{HERE}/{ACCESS_FILE}"
+            bind=(f"tcp://{address}:{QUEUE.number}", f"ipc://{SOCKET}"),
+            access_file=f"{HERE}/{ACCESS_FILE}",
+            limits=config.queue.limits,
         ),
     )
     return ComponentSpec(name=NAME, instances=(broker,), render=render)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config import Config, InvalidConfig, load, parse
+from appliance.config import Config, InvalidConfig, QueueLimit, load, parse
 
 
 def test_an_empty_document_is_a_single_box_on_a_dhcp_uplink() -> None:
@@ -38,12 +38,17 @@ def test_a_whole_document_is_read_into_types() -> None:
         name = "laptop"
         public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
         slot = 2
+        [[queue.limits]]
+        pattern = "flow.*"
+        max_depth = 1000
+        rate = 0.5
         """
     )
     assert config.machine.cluster == "north"
     assert config.network.uplink.resolvers == ("192.0.2.53", "2001:db8::53")
     assert config.arsrv.egress_ports == (443, 8080)
     assert config.vpn.peers[0].name == "laptop"
+    assert config.queue.limits == (QueueLimit(pattern="flow.*", max_depth=1000, rate=0.5),)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,10 @@ def test_a_whole_document_is_read_into_types() -> None:
         ("[mail]\nrecipients = ['nobody']", "$.mail"),
         ("version = 2", "$.version"),
         ("[[vpn.peers]]\nname = 'a'\npublic_key = 'short'\nslot = 2", "$.vpn.peers"),
+        ("[queue]\ndepth = 1", "depth"),
+        ("[[queue.limits]]\nmax_depth = 1", "pattern"),
+        ("[[queue.limits]]\npattern = 'a b'", "$.queue.limits[0].pattern"),
+        ("[[queue.limits]]\npattern = '*'\nrate = 0", "$.queue.limits[0].rate"),
         ("this is no TOML", ""),
     ],
 )

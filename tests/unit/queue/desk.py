@@ -48,7 +48,7 @@ class Desk:
         document = {"bind": [], "access_file": "", "min_free_bytes": 0} | settings
         self.settings = msgspec.convert(document, BrokerSettings)
         self.inboxes: dict[str, list[tuple[wire.Header, list[bytes]]]] = {}
-        self._requests = 0
+        self.published = 0
         self.start()
 
     def start(self, store: Store | None = None) -> None:

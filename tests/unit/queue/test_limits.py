@@ -1,0 +1,73 @@
+"""Limits per address pattern: depth, bytes and rate; publishers hear *busy*, and when to come again."""
+
+from pathlib import Path
+
+import pytest
+
+from appliance.queue import wire
+from appliance.queue.rate import MOST_NAMES, Rate
+from tests.unit.queue.desk import Desk
+
+
+def desk_with(tmp_path: Path, *limits: dict[str, object], **settings: object) -> Desk:
+    desk = Desk(tmp_path, limits=limits, **settings)
+    desk.hello("alice")
+    return desk
+
+
+def answers(desk: Desk, address: str, number: int, size: int = 1) -> wire.Results:
+    """Publish that many items at once and return what became of them."""
+    items = tuple(wire.Item(address, f"{desk.published + n}") for n in range(number))
+    desk.published += number
+    return desk.ask("alice", wire.Publish(1, items), *[b"x" * size] * number)
+
+
+@pytest.mark.parametrize(("limit", "stored"), [({"max_depth": 2}, 2), ({"max_bytes": 35}, 3)])
+def test_an_address_at_its_limit_is_busy_until_something_is_done(
+    tmp_path: Path, limit: dict[str, object], stored: int
+) -> None:
+    desk = desk_with(tmp_path, {"pattern": "small.*", **limit})
+    results = answers(desk, "small.a", 4, size=10)
+    assert results.statuses == (wire.STORED,) * stored + (wire.BUSY,) * (4 - stored)
+    assert all(trouble.retry_after_s > 0 for trouble in results.troubles)
+    assert answers(desk, "small.b", 1, size=10).statuses == (wire.STORED,)  # each address has its own
+    assert answers(desk, "large", 4, size=10).statuses == (wire.STORED,) * 4
+    desk.consume("alice", "small.a")
+    (handed,) = desk.deliveries("alice")
+    assert answers(desk, "small.a", 1, size=10).statuses == (wire.BUSY,)  # a lease takes room too
+    desk.settle("alice", handed.token)
+    assert answers(desk, "small.a", 1, size=10).statuses == (wire.STORED,)
+
+
+def test_the_first_pattern_that_matches_holds_and_the_rest_is_as_without(tmp_path: Path) -> None:
+    desk = desk_with(tmp_path, {"pattern": "a.b", "max_depth": 3}, {"pattern": "a.*", "max_depth": 1}, max_depth=2)
+    assert answers(desk, "a.b", 4).statuses.count(wire.STORED) == 3
+    assert answers(desk, "a.c", 4).statuses.count(wire.STORED) == 1
+    assert answers(desk, "z", 4).statuses.count(wire.STORED) == 2
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(4.0, 4), (0.5, 1)])
+def test_a_rate_gives_a_second_s_worth_at_once_and_says_when_the_next_goes(
+    tmp_path: Path, rate: float, burst: int
+) -> None:
+    desk = desk_with(tmp_path, {"pattern": "*", "rate": rate})
+    results = answers(desk, "a", burst + 1)
+    assert results.statuses == (wire.STORED,) * burst + (wire.BUSY,)
+    (trouble,) = results.troubles
+    assert trouble.retry_after_s == pytest.approx(1 / rate)
+    assert trouble.fault.code == "queue-busy"
+    desk.clock.advance(trouble.retry_after_s * 0.9)
+    assert answers(desk, "a", 1).statuses == (wire.BUSY,)
+    desk.clock.advance(trouble.retry_after_s * 0.1)
+    assert answers(desk, "a", 2).statuses == (wire.STORED, wire.BUSY)
+    desk.clock.advance(3600.0)
+    assert answers(desk, "a", burst + 1).statuses == (wire.STORED,) * burst + (wire.BUSY,)
+
+
+def test_the_rate_of_many_names_is_forgotten_only_where_the_bucket_is_full_again() -> None:
+    rate = Rate()
+    assert rate.wait_s("kept", 1e-6, 0.0) == 0.0
+    for number in range(MOST_NAMES + 10):
+        assert rate.wait_s(str(number), 1000.0, 1.0 + number) == 0.0
+    assert len(rate._full_at) <= MOST_NAMES
+    assert rate.wait_s("kept", 1e-6, 30_000.0) > 0
