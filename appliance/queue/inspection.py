@@ -38,7 +38,12 @@ class Meter:
 def depths(ledger: Ledger, dispatch: Dispatch) -> tuple[Depth, ...]:
     """Return the account of every address."""
     return tuple(
-        Depth(address=address, consumers=len(dispatch.consumers_of(address)), **msgspec.structs.asdict(counts))
+        Depth(
+            address=address,
+            consumers=len(dispatch.consumers_of(address)),
+            delivered_total=ledger.delivered[address],
+            **msgspec.structs.asdict(counts),
+        )
         for address, counts in sorted(ledger.counts.items())
     )
 

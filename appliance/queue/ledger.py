@@ -1,5 +1,7 @@
 """The running account of every address, kept in memory and rebuilt from the store at each start."""
 
+from collections import Counter
+
 from appliance.queue.store import Counts, Snapshot
 
 
@@ -13,6 +15,8 @@ class Ledger:
         self.bytes = sum(counts.bytes for counts in snapshot.counts.values())
         self.ended: dict[str, Counts] = {}
         """Addresses whose totals have changed since they were last put on record."""
+        self.delivered: Counter[str] = Counter()
+        """How often each address was delivered from since the start; not on record."""
 
     def of(self, address: str) -> Counts:
         """Return the account of an address, opening one where there is none."""
@@ -45,7 +49,7 @@ class Ledger:
         counts = self.of(address)
         counts.ready -= number
         counts.leased += number
-        counts.delivered_total += number
+        self.delivered[address] += number
 
     def given_back(self, address: str) -> None:
         """A leased item is ready again."""

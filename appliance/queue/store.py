@@ -87,10 +87,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Counts(msgspec.Struct):
-    """How many items of an address are in each state now, and how many ever ended (totals outlive the items).
-
-    `delivered_total` counts from the broker's start and is not on record.
-    """
+    """How many items of an address are in each state now, and how many ever ended (totals outlive the items)."""
 
     ready: int = 0
     leased: int = 0
@@ -99,7 +96,6 @@ class Counts(msgspec.Struct):
     done_total: int = 0
     dead_total: int = 0
     expired_total: int = 0
-    delivered_total: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True):
