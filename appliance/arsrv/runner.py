@@ -146,7 +146,7 @@ class Runner:
                 expires_s=time_left_s(flow, envelope), max_attempts=most_attempts(flow, stage + 1),
             )  # fmt: skip
         except QueueBusy as busy:
-            await delivery.retry(busy.retry_after_s, busy.message)
+            await delivery.release(busy.retry_after_s, busy.message)
 
     async def _deliver(self, flow: Flow, envelope: Envelope, delivery: Delivery) -> None:
         try:

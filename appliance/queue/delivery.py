@@ -59,13 +59,20 @@ class Delivery:
         """End the message. Raises LeaseLost when it went to somebody else, SettleUnknown without an answer."""
         await self._settler.settle(self, wire.Outcome(self.token, wire.DONE), deadline_s)
 
-    async def retry(self, delay_s: float, reason: str, *, deadline_s: float = 10.0) -> None:
-        """Give it back, to be delivered again after `delay_s`; the last attempt makes it a dead letter instead."""
+    async def retry(self, delay_s: float | None, reason: str, *, deadline_s: float = 10.0) -> None:
+        """Give it back, to be delivered again after `delay_s`; the last attempt makes it a dead letter instead.
+
+        None leaves the delay to the broker: exponential backoff with jitter.
+        """
         await self._settler.settle(self, wire.Outcome(self.token, wire.RETRY, delay_s, reason[:2000]), deadline_s)
+
+    async def release(self, delay_s: float, reason: str, *, deadline_s: float = 10.0) -> None:
+        """Give it back, to be delivered again after `delay_s`; the attempt does not count."""
+        await self._settler.settle(self, wire.Outcome(self.token, wire.RELEASE, delay_s, reason[:2000]), deadline_s)
 
     async def reject(self, reason: str, *, deadline_s: float = 10.0) -> None:
         """Make it a dead letter now; a `notice.mail` goes out with it."""
-        await self._settler.settle(self, wire.Outcome(self.token, wire.REJECT, 0.0, reason[:2000]), deadline_s)
+        await self._settler.settle(self, wire.Outcome(self.token, wire.REJECT, None, reason[:2000]), deadline_s)
 
 
 class Event(msgspec.Struct, frozen=True):

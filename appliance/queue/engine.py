@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from appliance.contracts.traffic import Messages, QueueStats, RecentQuery
 from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.auth import Grant, KeyRing
+from appliance.queue.backoff import Draw
 from appliance.queue.calls import Calls
 from appliance.queue.clock import Clock
 from appliance.queue.errors import StoreFull, WireError
@@ -38,7 +40,15 @@ class Engine:
     """Knows no sockets and no threads: `handle` for each message, then `run_turn`, then send what it returns."""
 
     def __init__(
-        self, store: Store, home: Home, settings: BrokerSettings, *, clock: Clock, ring: KeyRing, disk: Path
+        self,
+        store: Store,
+        home: Home,
+        settings: BrokerSettings,
+        *,
+        clock: Clock,
+        ring: KeyRing,
+        disk: Path,
+        draw: Draw = random.random,
     ) -> None:
         self._store = store
         self._home = home
@@ -46,6 +56,7 @@ class Engine:
         self._clock = clock
         self._ring = ring
         self._disk = disk
+        self._draw = draw
         self._outbox = Outbox()
         self._sessions: dict[bytes, Session] = {}
         self._epoch = os.urandom(8).hex()
@@ -58,7 +69,7 @@ class Engine:
         """Begin from what is on disk."""
         own = {"queue.stats": self._stats, "queue.recent": self._recent, "queue.ping": self._ping}
         self._calls = Calls(self._home, self._clock, self._outbox, own)
-        self._work = Work(self._store, self._home, self._settings, self._clock, self._outbox)
+        self._work = Work(self._store, self._home, self._settings, self._clock, self._outbox, draw=self._draw)
         self._last_turn = self._clock.now()
         self._kept_house = self._last_turn - HOUSEKEEPING_S
         self._handlers: dict[type[wire.Header], Handler] = {

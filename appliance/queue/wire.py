@@ -114,11 +114,11 @@ class Cancel(Header, frozen=True):
 
 
 class Outcome(Header, frozen=True):
-    """How a delivery ended."""
+    """How a delivery ended. Without `delay_s` a retry waits as long as the broker thinks fit, a release not at all."""
 
     token: Token
     outcome: Annotated[int, Meta(ge=0, le=3)]
-    delay_s: Span = 0.0
+    delay_s: Span | None = None
     reason: Text = ""
 
 

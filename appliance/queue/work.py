@@ -8,6 +8,7 @@ from appliance.contracts.notice import Notice
 from appliance.errors import ApplianceError
 from appliance.queue import wire
 from appliance.queue.address import Home
+from appliance.queue.backoff import Draw, backoff_s
 from appliance.queue.clock import Clock
 from appliance.queue.dispatch import Dispatch
 from appliance.queue.errors import LeaseLost, NotPermitted
@@ -33,21 +34,29 @@ class Ending(msgspec.Struct):
 
     lease: Lease
     reason: str
-    delay_s: float = 0.0
+    delay_s: float | None = None
     counted: bool = True
     lapsed: bool = False
     rejected: bool = False
+
+    @property
+    def failures(self) -> int:
+        """How many attempts the message has failed; one lapse may be the fault of a consumer, so it does not count."""
+        return self.lease.attempt - self.lapsed if self.counted else 0
 
 
 class Work:
     """The broker's work desk. `handle_*` only note what is wanted; `run_turn` makes it so in the store."""
 
-    def __init__(self, store: Store, home: Home, settings: BrokerSettings, clock: Clock, outbox: Outbox) -> None:
+    def __init__(
+        self, store: Store, home: Home, settings: BrokerSettings, clock: Clock, outbox: Outbox, *, draw: Draw
+    ) -> None:
         self._store = store
         self._home = home
         self._settings = settings
         self._clock = clock
         self._outbox = outbox
+        self._draw = draw
         snapshot = store.load()
         clock.resume(snapshot.clock)
         self.ledger = Ledger(snapshot)
@@ -221,7 +230,8 @@ class Work:
                 if dead:
                     self._bury(ending, wall)
                     continue
-            due = now + ending.delay_s if ending.delay_s else None
+            delay_s = self._backoff_s(ending.failures) if ending.delay_s is None else ending.delay_s
+            due = now + delay_s if delay_s else None
             attempt = lease.attempt if ending.counted else lease.attempt - 1
             given.append(Given(lease.seq, lease.fence + ending.lapsed, attempt, due, ending.reason))
             self.ledger.given_back(lease.address)
@@ -231,6 +241,9 @@ class Work:
             self._next_due, self._next_wall = self._store.next_times()
         if records:
             self._store.write_history(records)
+
+    def _backoff_s(self, failures: int) -> float:
+        return backoff_s(failures, self._settings.retry_first_s, self._settings.retry_most_s, self._draw)
 
     def _bury(self, ending: Ending, wall: float) -> None:
         lease = ending.lease

@@ -40,7 +40,10 @@ class HandClock:
 
 
 class Desk:
-    """An engine and its clients by name; a turn is run after each message, and what it sends is kept for `heard`."""
+    """An engine and its clients by name; a turn is run after each message, and what it sends is kept for `heard`.
+
+    `chance` is what the engine draws for the jitter, from 0 to 1.
+    """
 
     def __init__(self, directory: Path, **settings: object) -> None:
         self.directory = directory
@@ -49,6 +52,7 @@ class Desk:
         self.settings = msgspec.convert(document, BrokerSettings)
         self.inboxes: dict[str, list[tuple[wire.Header, list[bytes]]]] = {}
         self.published = 0
+        self.chance = 0.0
         self.start()
 
     def start(self, store: Store | None = None) -> None:
@@ -60,7 +64,10 @@ class Desk:
         access.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
         self.ring = KeyRing(access)
         home = Home("lan", "main")
-        self.engine = Engine(self.store, home, self.settings, clock=self.clock, ring=self.ring, disk=self.directory)
+        self.engine = Engine(
+            self.store, home, self.settings, clock=self.clock, ring=self.ring, disk=self.directory,
+            draw=lambda: self.chance,
+        )  # fmt: skip
         self.inboxes.clear()
 
     def restart(self) -> None:
@@ -102,7 +109,7 @@ class Desk:
         """Start a subscription."""
         assert self.ask(name, wire.Consume(2, 5, pattern, credit, held)).statuses == (wire.STORED,)
 
-    def settle(self, name: str, token: wire.Token, outcome: int = wire.DONE, delay_s: float = 0.0) -> int:
+    def settle(self, name: str, token: wire.Token, outcome: int = wire.DONE, delay_s: float | None = 0.0) -> int:
         """End a delivery and return the status."""
         return self.ask(name, wire.Settle(3, (wire.Outcome(token, outcome, delay_s, "why"),))).statuses[0]
 

@@ -150,3 +150,77 @@ def test_a_token_is_worth_nothing_from_the_lapse_on(desk: Desk, outcome: int, at
     counts = desk.engine._work.ledger.of("a")
     assert (counts.ready, counts.dead, counts.leased) == ((1, 0, 0) if attempts == 2 else (0, 1, 0))
     assert desk.settle("alice", handed.token, outcome) == wire.STALE
+
+
+@pytest.mark.parametrize(("chance", "waits"), [(0.0, [0.5, 1.0, 2.0, 4.0, 4.0]), (1.0, [1.0, 2.0, 4.0, 8.0, 8.0])])
+def test_a_retry_without_a_delay_backs_off_exponentially_up_to_the_cap(
+    tmp_path: Path, chance: float, waits: list[float]
+) -> None:
+    desk = Desk(tmp_path, retry_first_s=1.0, retry_most_s=8.0)
+    desk.chance = chance
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    for attempt, wait_s in enumerate(waits, start=2):
+        desk.settle("alice", handed.token, wire.RETRY, None)
+        assert desk.deliveries("alice") == []
+        pass_time(desk, wait_s - 0.01, "alice")
+        assert desk.deliveries("alice") == []
+        pass_time(desk, 0.01, "alice")
+        (handed,) = desk.deliveries("alice")
+        assert handed.attempt == attempt
+
+
+@pytest.mark.parametrize("outcome", [wire.RETRY, wire.RELEASE])
+def test_a_delay_that_the_consumer_names_is_the_one(desk: Desk, outcome: int) -> None:
+    desk.chance = 1.0
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    for delay_s in (0.0, 3.0):
+        (handed,) = desk.deliveries("alice")
+        desk.settle("alice", handed.token, outcome, delay_s)
+        pass_time(desk, max(0.0, delay_s - 0.01), "alice")
+        if delay_s:
+            assert desk.deliveries("alice") == []
+        pass_time(desk, 0.01, "alice")
+    (handed,) = desk.deliveries("alice")
+    assert handed.attempt == (3 if outcome == wire.RETRY else 1)
+
+
+def test_a_release_is_offered_again_at_once(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    desk.settle("alice", handed.token, wire.RELEASE, None)
+    (again,) = desk.deliveries("alice")
+    assert (again.attempt, again.token[1] > handed.token[1]) == (1, True)
+
+
+def test_the_first_lapse_goes_on_at_once_and_a_later_one_backs_off(desk: Desk) -> None:
+    desk.chance = 1.0
+    desk.hello("bob")
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    for wait_s in (0.0, 1.0, 2.0):
+        (_forgotten,) = desk.deliveries("alice")
+        pass_time(desk, 10.0, "alice")
+        pass_time(desk, max(0.0, wait_s - 0.01), "alice")
+        if wait_s:
+            assert desk.deliveries("alice") == []
+            pass_time(desk, 0.01, "alice")
+
+
+def test_a_backoff_is_not_shortened_by_a_restart(desk: Desk) -> None:
+    desk.chance = 1.0
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    desk.settle("alice", handed.token, wire.RETRY, None)
+    desk.clock.advance(3600.0)
+    desk.restart()
+    desk.hello("bob")
+    desk.consume("bob", "a")
+    assert desk.deliveries("bob") == []
+    pass_time(desk, 1.0, "bob")
+    assert [handed.attempt for handed in desk.deliveries("bob")] == [2]
