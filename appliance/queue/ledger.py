@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from appliance.queue.store import Counts, Snapshot
+from appliance.queue.store import Counts, Snapshot, State
 
 
 class Ledger:
@@ -13,16 +13,20 @@ class Ledger:
         self.next_seq = snapshot.next_seq
         self.settled_rows = snapshot.settled_rows
         self.bytes = sum(counts.bytes for counts in snapshot.counts.values())
-        self.ended: dict[str, Counts] = {}
-        """Addresses whose totals have changed since they were last put on record."""
+        self.changed: dict[str, Counts] = {}
+        """Accounts that have changed since they were last put on record."""
         self.delivered: Counter[str] = Counter()
         """How often each address was delivered from since the start; not on record."""
 
     def of(self, address: str) -> Counts:
-        """Return the account of an address, opening one where there is none."""
+        """Return the account of an address, opening one where there is none; to read only."""
         counts = self.counts.get(address)
         if counts is None:
             counts = self.counts[address] = Counts()
+        return counts
+
+    def _changing(self, address: str) -> Counts:
+        counts = self.changed[address] = self.of(address)
         return counts
 
     def take_seq(self) -> int:
@@ -33,33 +37,33 @@ class Ledger:
 
     def arrived(self, address: str, size: int) -> None:
         """One more item is ready."""
-        counts = self.of(address)
+        counts = self._changing(address)
         counts.ready += 1
         counts.bytes += size
         self.bytes += size
 
     def turned_away(self, address: str, size: int) -> None:
         """The item that had arrived was a duplicate."""
-        counts = self.of(address)
+        counts = self._changing(address)
         counts.ready -= 1
         self._lighter(counts, size)
 
     def leased(self, address: str, number: int) -> None:
         """Ready items were handed out."""
-        counts = self.of(address)
+        counts = self._changing(address)
         counts.ready -= number
         counts.leased += number
         self.delivered[address] += number
 
     def given_back(self, address: str) -> None:
         """A leased item is ready again."""
-        counts = self.of(address)
+        counts = self._changing(address)
         counts.leased -= 1
         counts.ready += 1
 
     def done(self, address: str, size: int) -> None:
         """A leased item has ended well."""
-        counts = self._ending(address)
+        counts = self._changing(address)
         counts.leased -= 1
         counts.done_total += 1
         self.settled_rows += 1
@@ -67,22 +71,35 @@ class Ledger:
 
     def died(self, address: str) -> None:
         """A leased item became a dead letter; it keeps its bytes."""
-        counts = self._ending(address)
+        counts = self._changing(address)
         counts.leased -= 1
         counts.dead += 1
         counts.dead_total += 1
 
     def expired(self, address: str, size: int) -> None:
         """A ready item's time was over."""
-        counts = self._ending(address)
+        counts = self._changing(address)
         counts.ready -= 1
         counts.expired_total += 1
         self.settled_rows += 1
         self._lighter(counts, size)
 
-    def _ending(self, address: str) -> Counts:
-        counts = self.ended[address] = self.of(address)
-        return counts
+    def requeued(self, address: str) -> None:
+        """A dead letter is ready again."""
+        counts = self._changing(address)
+        counts.dead -= 1
+        counts.ready += 1
+
+    def purged(self, address: str, size: int, was: State) -> None:
+        """A person dropped an item that was ready or dead."""
+        counts = self._changing(address)
+        if was is State.DEAD:
+            counts.dead -= 1
+        else:
+            counts.ready -= 1
+        counts.purged_total += 1
+        self.settled_rows += 1
+        self._lighter(counts, size)
 
     def _lighter(self, counts: Counts, size: int) -> None:
         counts.bytes -= size

@@ -50,4 +50,30 @@ CREATE TABLE totals (address TEXT PRIMARY KEY, done INTEGER NOT NULL, dead INTEG
 WITHOUT ROWID;
 """
 
-STEPS = (VERSION_1,)
+VERSION_2 = """
+ALTER TABLE work ADD COLUMN hops INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX work_dead ON work (seq) WHERE state = 3;
+DROP INDEX work_settled;
+CREATE INDEX work_settled ON work (changed_at) WHERE state IN (2, 4, 5);
+
+-- Kept in the transaction of each change, so that a start does not count a million items.
+CREATE TABLE counts (
+    address TEXT PRIMARY KEY,
+    ready INTEGER NOT NULL,
+    leased INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    done_total INTEGER NOT NULL,
+    dead_total INTEGER NOT NULL,
+    expired_total INTEGER NOT NULL,
+    purged_total INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO counts SELECT address, 0, 0, 0, 0, done, dead, expired, 0 FROM totals;
+INSERT INTO counts SELECT address, sum(state = 0), sum(state = 1), sum(state = 3),
+    coalesce(sum(size) FILTER (WHERE state IN (0, 1, 3)), 0), 0, 0, 0, 0 FROM work WHERE true GROUP BY address
+    ON CONFLICT (address) DO UPDATE SET ready = excluded.ready, leased = excluded.leased, dead = excluded.dead,
+    bytes = excluded.bytes;
+DROP TABLE totals;
+"""
+
+STEPS = (VERSION_1, VERSION_2)

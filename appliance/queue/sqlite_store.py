@@ -1,25 +1,46 @@
 """The embedded store: SQLite, WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html)."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from appliance.queue.address import matches
 from appliance.queue.errors import StoreFailed, StoreFull
 from appliance.queue.schema import STEPS
-from appliance.queue.store import Brief, Counts, Given, HeldItem, NewItem, Record, Snapshot, Standing, State, TakenItem
+from appliance.queue.store import (
+    Brief,
+    Counts,
+    Detail,
+    Given,
+    HeldItem,
+    NewItem,
+    Purged,
+    Record,
+    Requeued,
+    Snapshot,
+    Standing,
+    State,
+    TakenItem,
+)
 
 PAGE = 8192
 CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000
 
 INSERT = """INSERT OR IGNORE INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, key, due,
- not_before, expires_at, published_at, changed_at, size, reason) VALUES (?,?,?,?,0,0,?,0,'',?,?,?,?,?,?,?,'')"""
-TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, published_at, data
+ not_before, expires_at, published_at, changed_at, size, reason, hops)
+ VALUES (?,?,?,?,0,0,?,0,'',?,?,?,?,?,?,?,'',?)"""
+TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, published_at, data, hops
  FROM work JOIN body ON body.seq = work.seq
  WHERE address = ? AND state = 0 AND due IS NULL AND not_before IS NULL AND (expires_at IS NULL OR expires_at > ?)
  AND (key IS NULL OR NOT EXISTS (SELECT 1 FROM work AS elder WHERE elder.address = work.address
-  AND elder.key = work.key AND elder.key IS NOT NULL AND elder.state <= 1 AND elder.seq < work.seq))
+  AND elder.key = work.key AND elder.key IS NOT NULL AND elder.state <= 1
+  AND (elder.seq < work.seq OR elder.state = 1)))
  ORDER BY work.seq LIMIT ?"""
 LEASE = "UPDATE work SET state = 1, attempt = ?, fence = ?, holder = ?, changed_at = ? WHERE seq = ?"
 GIVE_BACK = "UPDATE work SET state = 0, fence = ?, attempt = ?, due = ?, reason = ?, changed_at = ? WHERE seq = ?"
@@ -31,20 +52,40 @@ BURY = "UPDATE work SET state = 3, fence = ?, changed_at = ?, reason = ? WHERE s
 OVER = """SELECT seq, address, size FROM work
  WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?"""
 EXPIRE = "UPDATE work SET state = 4, changed_at = ?, reason = 'expired' WHERE seq = ?"
-FORGET = "SELECT seq FROM work WHERE state IN (2, 4) AND changed_at < ? ORDER BY changed_at LIMIT ?"
-TOTALS = """INSERT INTO totals VALUES (?,?,?,?) ON CONFLICT (address)
- DO UPDATE SET done = excluded.done, dead = excluded.dead, expired = excluded.expired"""
+FORGET = "SELECT seq FROM work WHERE state IN (2, 4, 5) AND changed_at < ? ORDER BY changed_at LIMIT ?"
+REQUEUE = """UPDATE work SET state = 0, attempt = 0, fence = fence + 1, due = NULL, not_before = NULL, changed_at = ?,
+ expires_at = CASE WHEN expires_at > ? THEN expires_at END WHERE seq = ? AND state = 3
+ RETURNING seq, address, size"""
+PURGEABLE = "SELECT address, size, state FROM work WHERE seq = ? AND state IN (0, 3)"
+PURGE = "UPDATE work SET state = 5, changed_at = ? WHERE seq = ?"
+COUNT = "INSERT OR REPLACE INTO counts VALUES (?,?,?,?,?,?,?,?,?)"
+BRIEF = """seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder, reason"""
+BROWSE = f"""SELECT {BRIEF} FROM work WHERE state = ? AND seq > ? AND matches(?, address)
+ ORDER BY seq LIMIT ?"""
+LOOK = f"""SELECT {BRIEF}, hops, key, due, not_before, expires_at, data
+ FROM work LEFT JOIN body ON body.seq = work.seq WHERE work.seq = ?""".replace("seq, origin", "work.seq, origin")
+HISTORY = "SELECT seq, at, attempt, holder, what, reason FROM history WHERE seq = ? ORDER BY rowid"
+WRITE_HISTORY = "INSERT INTO history VALUES (?,?,?,?,?,?)"
 # Of the newest only, so that a pattern that nothing matches does not hold up the broker.
-RECENT = """SELECT seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder,
- reason FROM (SELECT * FROM work ORDER BY seq DESC LIMIT 20000)
+RECENT = f"""SELECT {BRIEF} FROM (SELECT * FROM work ORDER BY seq DESC LIMIT 20000)
  WHERE '/' || address GLOB '*/' || ? AND NOT '/' || address GLOB '*/' || ? ORDER BY seq DESC LIMIT ?"""
+BODIES = """SELECT count(*) FILTER (WHERE body.seq IS NULL), (SELECT count(*) FROM body) - count(body.seq)
+ FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 1, 3)"""
+MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0) AS r, sum(state = 1) AS l,
+  sum(state = 3) AS d, coalesce(sum(size) FILTER (WHERE state IN (0, 1, 3)), 0) AS b FROM work GROUP BY address)
+ LEFT JOIN counts USING (address) WHERE (ready, leased, dead, bytes) IS NOT (r, l, d, b)"""
 LEASED = """SELECT seq, fence, origin, id, address, attempt, max_attempts, holder, size
  FROM work WHERE state = 1 ORDER BY seq"""
 
 
+def _briefs(rows: Iterable[tuple[Any, ...]]) -> list[Brief]:
+    return [Brief(seq, origin, id_, address, State(state), *rest) for seq, origin, id_, address, state, *rest in rows]
+
+
 def _row(i: NewItem) -> tuple[object, ...]:
-    at, size = i.published_at, len(i.body)
-    return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, i.due, i.not_before, i.expires_at, at, at, size)
+    at = i.published_at
+    times = (i.due, i.not_before, i.expires_at, at, at)
+    return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, *times, len(i.body), i.hops)
 
 
 @contextlib.contextmanager
@@ -66,11 +107,13 @@ class SqliteStore:
         with _translated():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_s)
             for pragma in (
-                f"page_size = {PAGE}", "locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL",
+                f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "locking_mode = EXCLUSIVE",
+                "journal_mode = WAL", "synchronous = FULL",
                 f"cache_size = -{CACHE_KIB}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}", "temp_store = MEMORY",
                 f"journal_size_limit = {CHECKPOINT_PAGES * PAGE * 4}",
             ):  # fmt: skip
                 self._db.execute(f"PRAGMA {pragma}")
+            self._db.create_function("matches", 2, matches, deterministic=True)
             self._migrate()
 
     def _migrate(self) -> None:
@@ -96,26 +139,8 @@ class SqliteStore:
         with _translated():
             clock, next_seq = self._db.execute("SELECT at, next_seq FROM clock").fetchone()
             top = self._db.execute("SELECT max(seq) FROM work").fetchone()[0] or 0
-            counts: dict[str, Counts] = {}
-            settled = 0
-            for address, state, number, size in self._db.execute(
-                "SELECT address, state, count(*), sum(size) FROM work GROUP BY address, state"
-            ):
-                entry = counts.setdefault(address, Counts())
-                if state in (State.DONE, State.EXPIRED):
-                    settled += number
-                    continue
-                entry.bytes += size
-                match State(state):
-                    case State.READY:
-                        entry.ready = number
-                    case State.LEASED:
-                        entry.leased = number
-                    case _:
-                        entry.dead = number
-            for address, done, dead, expired in self._db.execute("SELECT address, done, dead, expired FROM totals"):
-                entry = counts.setdefault(address, Counts())
-                entry.done_total, entry.dead_total, entry.expired_total = done, dead, expired
+            settled = self._db.execute("SELECT count(*) FROM work WHERE state IN (2, 4, 5)").fetchone()[0]
+            counts = {address: Counts(*numbers) for address, *numbers in self._db.execute("SELECT * FROM counts")}
             held = [HeldItem(*row) for row in self._db.execute(LEASED)]
         return Snapshot(clock, max(next_seq, top + 1), held, counts, settled)
 
@@ -140,12 +165,13 @@ class SqliteStore:
             room = max_bytes
             more = False
             cursor = self._db.execute(TAKE, (address, wall, limit))
-            for seq, fence, origin, id_, address_, attempt, most, published_at, data in cursor:
+            for seq, fence, origin, id_, _address, attempt, most, published_at, data, hops in cursor:
                 room -= len(data)
                 if taken and room < 0:
                     more = True
                     break
-                taken.append(TakenItem(seq, fence + 1, origin, id_, address_, attempt + 1, most, published_at, data))
+                item = TakenItem(seq, fence + 1, origin, id_, address, attempt + 1, most, published_at, data, hops)
+                taken.append(item)
             cursor.close()
             if taken:
                 self._begin().executemany(LEASE, [(t.attempt, t.fence, holder, wall, t.seq) for t in taken])
@@ -171,10 +197,8 @@ class SqliteStore:
     def write_history(self, records: Iterable[Record]) -> None:
         """See Store."""
         with _translated():
-            self._begin().executemany(
-                "INSERT INTO history VALUES (?,?,?,?,?,?)",
-                [(r.seq, r.at, r.attempt, r.holder, r.what, r.reason) for r in records],
-            )
+            rows = [(r.seq, r.at, r.attempt, r.holder, r.what, r.reason) for r in records]
+            self._begin().executemany(WRITE_HISTORY, rows)
 
     def wake(self, now: float, wall: float) -> dict[str, int]:
         """See Store."""
@@ -220,11 +244,32 @@ class SqliteStore:
                 db.executemany("DELETE FROM history WHERE seq = ?", seqs)
         return len(seqs)
 
-    def progress(self, clock: float, next_seq: int, totals: Mapping[str, Counts]) -> None:
+    def requeue(self, seqs: Sequence[int], wall: float) -> list[Requeued]:
         """See Store."""
         with _translated():
             db = self._begin()
-            db.executemany(TOTALS, [(a, c.done_total, c.dead_total, c.expired_total) for a, c in totals.items()])
+            found = [Requeued(*row) for seq in seqs for row in db.execute(REQUEUE, (wall, wall, seq)).fetchall()]
+            db.executemany(WRITE_HISTORY, [(item.seq, wall, 0, "", "requeued", "") for item in found])
+        return found
+
+    def purge(self, seqs: Sequence[int], wall: float) -> list[Purged]:
+        """See Store."""
+        with _translated():
+            db = self._begin()
+            found = []
+            for seq in dict.fromkeys(seqs):
+                for address, size, was in db.execute(PURGEABLE, (seq,)).fetchall():
+                    found.append(Purged(seq, address, size, State(was)))
+            db.executemany(PURGE, [(wall, item.seq) for item in found])
+            db.executemany("DELETE FROM body WHERE seq = ?", [(item.seq,) for item in found])
+            db.executemany(WRITE_HISTORY, [(item.seq, wall, 0, "", "purged", "") for item in found])
+        return found
+
+    def progress(self, clock: float, next_seq: int, counts: Mapping[str, Counts]) -> None:
+        """See Store."""
+        with _translated():
+            db = self._begin()
+            db.executemany(COUNT, [(address, *msgspec.structs.astuple(entry)) for address, entry in counts.items()])
             db.execute("UPDATE clock SET at = ?, next_seq = ?", (clock, next_seq))
 
     def find(self, seq: int) -> Standing | None:
@@ -243,9 +288,22 @@ class SqliteStore:
         """See Store."""
         with _translated():
             rows = self._db.execute(RECENT, (only, without, limit)).fetchall()
-        return [
-            Brief(seq, origin, id_, address, State(state), *rest) for seq, origin, id_, address, state, *rest in rows
-        ]
+        return _briefs(rows)
+
+    def browse(self, address: str, state: State, after: int, limit: int) -> list[Brief]:
+        """See Store."""
+        with _translated():
+            return _briefs(self._db.execute(BROWSE, (state, after, address, limit)).fetchall())
+
+    def look(self, seq: int) -> Detail | None:
+        """See Store."""
+        with _translated():
+            row = self._db.execute(LOOK, (seq,)).fetchone()
+            history = tuple(Record(*line) for line in self._db.execute(HISTORY, (seq,)))
+        if row is None:
+            return None
+        fields: list[Any] = [*row[:4], State(row[4]), *row[5:-1], row[-1] or b"", history]
+        return Detail(*fields)
 
     def commit(self) -> None:
         """See Store."""
@@ -261,6 +319,45 @@ class SqliteStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             self._open = False
+
+    def backup(self, path: Path) -> None:
+        """See Store."""
+        self.commit()
+        candidate = path.with_name(f"{path.name}.new")
+        candidate.unlink(missing_ok=True)
+        with _translated():
+            self._db.execute("VACUUM INTO ?", (str(candidate),))
+        for place, mode in ((candidate, os.O_RDWR), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
+            handle = os.open(place, mode)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            if place == candidate:
+                candidate.rename(path)
+
+    def check(self) -> list[str]:
+        """See Store."""
+        with _translated():
+            found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
+            lost, left = self._db.execute(BODIES).fetchone()
+            wrong = [row[0] for row in self._db.execute(MISCOUNTED)]
+        problems = [f"SQLite: {line}." for line in found if line != "ok"]
+        if lost:
+            problems.append(f"{lost} messages have lost their body.")
+        if left:
+            problems.append(f"{left} bodies belong to no message that is waiting.")
+        return problems + [f"The counts of {address} are wrong." for address in wrong]
+
+    def compact(self, pages: int) -> int:
+        """See Store."""
+        with _translated():
+            before = self._free_pages()
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` stops after one page
+            return before - self._free_pages()
+
+    def _free_pages(self) -> int:
+        return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
 
     def close(self) -> None:
         """See Store."""

@@ -6,19 +6,21 @@ broker time (see clock.py), the others Unix time.
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 
 class State(enum.IntEnum):
-    """Where a work item is in its life; the last three are final."""
+    """Where a work item is in its life; DONE, EXPIRED and PURGED are final, DEAD until a person decides."""
 
     READY = 0
     LEASED = 1
     DONE = 2
     DEAD = 3
     EXPIRED = 4
+    PURGED = 5
 
 
 class NewItem(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +37,7 @@ class NewItem(msgspec.Struct, frozen=True, gc=False):
     not_before: float | None = None
     expires_at: float | None = None
     key: str | None = None
+    hops: int = 0
 
 
 class TakenItem(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +52,7 @@ class TakenItem(msgspec.Struct, frozen=True, gc=False):
     max_attempts: int
     published_at: float
     body: bytes
+    hops: int
 
 
 class HeldItem(msgspec.Struct, frozen=True, gc=False):
@@ -96,6 +100,7 @@ class Counts(msgspec.Struct):
     done_total: int = 0
     dead_total: int = 0
     expired_total: int = 0
+    purged_total: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -132,6 +137,35 @@ class Brief(msgspec.Struct, frozen=True):
     changed_at: float
     holder: str
     reason: str
+
+
+class Detail(Brief, frozen=True):
+    """All there is to know about an item; `body` is empty once it has ended, `history` is oldest first."""
+
+    hops: int
+    key: str | None
+    due: float | None
+    not_before: float | None
+    expires_at: float | None
+    body: bytes
+    history: tuple[Record, ...]
+
+
+class Requeued(msgspec.Struct, frozen=True, gc=False):
+    """A dead letter that is READY again."""
+
+    seq: int
+    address: str
+    size: int
+
+
+class Purged(msgspec.Struct, frozen=True, gc=False):
+    """An item that was made PURGED, and the state it was in."""
+
+    seq: int
+    address: str
+    size: int
+    was: State
 
 
 class Store(Protocol):
@@ -178,14 +212,35 @@ class Store(Protocol):
     def forget(self, before: float, limit: int) -> int:
         """Drop up to `limit` DONE or EXPIRED items, oldest first, that ended before `before`; how many."""
 
-    def progress(self, clock: float, next_seq: int, totals: Mapping[str, Counts]) -> None:
-        """Put broker time, the next free `seq` and the running totals of these addresses on record."""
+    def requeue(self, seqs: Sequence[int], wall: float) -> list[Requeued]:
+        """Make DEAD items READY with all their attempts and a new fence; an expiry that has passed is lifted.
+
+        Returns those that were DEAD, and adds a line to the history of each.
+        """
+
+    def purge(self, seqs: Sequence[int], wall: float) -> list[Purged]:
+        """Make READY and DEAD items PURGED and drop their bodies; others stay as they are.
+
+        Returns those that were purged, and adds a line to the history of each.
+        """
+
+    def progress(self, clock: float, next_seq: int, counts: Mapping[str, Counts]) -> None:
+        """Put broker time, the next free `seq` and the counts of these addresses on record."""
 
     def find(self, seq: int) -> Standing | None:
         """Return how things stand with an item, None if there is none."""
 
     def knows(self, origin: str, message: str) -> bool:
         """Return whether there is an item of this origin and id `message`."""
+
+    def look(self, seq: int) -> Detail | None:
+        """Return everything about an item, None if there is none."""
+
+    def browse(self, address: str, state: State, after: int, limit: int) -> list[Brief]:
+        """Return up to `limit` items in `state` at addresses that match the pattern, by `seq`, all beyond `after`.
+
+        To read on, pass the last `seq` as `after`.
+        """
 
     def recent(self, limit: int, only: str = "*", without: str = "") -> list[Brief]:
         """Return the newest items whose short name matches `only` and not `without`, newest first."""
@@ -195,6 +250,15 @@ class Store(Protocol):
 
     def rollback(self) -> None:
         """Undo everything since the last commit."""
+
+    def backup(self, path: Path) -> None:
+        """Commit, and write a copy of the store to `path`, which is there in full and on disk, or not at all."""
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the store, a sentence each; empty when all is well."""
+
+    def compact(self, pages: int) -> int:
+        """Return up to `pages` unused pages to the file system; how many it was. Nothing may be uncommitted."""
 
     def close(self) -> None:
         """Undo what was not committed and let go of the files."""

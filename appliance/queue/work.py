@@ -306,6 +306,6 @@ class Work:
         now = self._clock.now()
         waiting = self._next_due is not None and now - self._clock_noted >= CLOCK_EVERY_S
         if self._store.changed or waiting:
-            self._store.progress(now, self.ledger.next_seq, self.ledger.ended)
-            self.ledger.ended.clear()
+            self._store.progress(now, self.ledger.next_seq, self.ledger.changed)
+            self.ledger.changed.clear()
             self._clock_noted = now

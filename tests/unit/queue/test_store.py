@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.queue import wire
+from appliance.queue import schema, wire
 from appliance.queue.errors import StoreFailed, StoreFull
 from appliance.queue.inspection import STATE_NAMES
 from appliance.queue.sqlite_store import SqliteStore
-from appliance.queue.store import NewItem, State
+from appliance.queue.store import Counts, NewItem, State
 from tests.unit.queue.desk import Desk
 
 
@@ -25,7 +25,6 @@ def test_nothing_counts_before_the_commit(tmp_path: Path) -> None:
     store.close()
     store = SqliteStore(tmp_path / "q")
     assert [brief.id for brief in store.recent(10)] == ["1"]
-    assert store.load().counts["a"].ready == 1
     store.close()
 
 
@@ -98,8 +97,10 @@ def test_without_a_commit_there_is_no_acknowledgement(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.store.close()
     desk.start(Broken(tmp_path / "queue.sqlite"))
+    desk.hello("alice")
+    desk.heard("alice")
     with pytest.raises(StoreFailed):
-        desk.hello("alice")
+        desk.publish("alice", wire.Item("a", "1"))
     assert desk.heard("alice") == []
 
 
@@ -160,3 +161,65 @@ def test_a_number_is_never_used_again(tmp_path: Path) -> None:
 
 def test_states_are_in_the_order_in_which_they_are_named() -> None:
     assert [state.name.lower() for state in State] == list(STATE_NAMES)
+
+
+def test_a_dead_letter_can_be_looked_at_requeued_and_purged(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(1, body=b"one"), item(2)])
+    store.take("a", "bob", 1, 2**20, 1000.0)
+    store.bury(1, 2, 1001.0, "broken")
+    assert [b.seq for b in store.browse("*", State.DEAD, 0, 10)] == [1]
+    assert [r.seq for r in store.requeue([1, 2, 3], 1002.0)] == [1]
+    detail = store.look(1)
+    assert detail is not None
+    assert (detail.state, detail.attempt, detail.body) == (State.READY, 0, b"one")
+    assert [line.what for line in detail.history] == ["requeued"]
+    standing = store.find(1)
+    assert standing is not None
+    assert standing.fence == 3
+    assert [(p.seq, p.was) for p in store.purge([1, 1, 9], 1003.0)] == [(1, State.READY)]
+    assert store.knows("alice", "1")
+    assert [t.seq for t in store.take("a", "bob", 9, 2**20, 1004.0)[0]] == [2]
+    assert store.purge([2], 1005.0) == []
+    store.close()
+
+
+def test_a_backup_is_a_store(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(1)])
+    store.backup(tmp_path / "copy")
+    store.put([item(2)])
+    store.close()
+    copy = SqliteStore(tmp_path / "copy")
+    assert [b.id for b in copy.recent(10)] == ["1"]
+    copy.close()
+
+
+def test_unused_pages_go_back_to_the_file_system(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(n, body=b"x" * 8000) for n in range(1, 101)])
+    store.purge(range(1, 101), 1000.0)
+    store.commit()
+    assert store.compact(50) == 50
+    assert store.compact(1000) > 40
+    store.close()
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "q") as db:
+        db.executescript(schema.VERSION_1 + "PRAGMA user_version = 1;")
+        db.execute(
+            "INSERT INTO work VALUES (7, 'alice', 'x', 'a', 0, 0, 3, 0, '', NULL, NULL, NULL, NULL, 1.0, 1.0, 4, '')"
+        )
+        db.execute("INSERT INTO body VALUES (7, x'01020304')")
+        db.execute("INSERT INTO totals VALUES ('a', 5, 6, 7)")
+    db.close()
+    store = SqliteStore(tmp_path / "q")
+    snapshot = store.load()
+    assert snapshot.counts == {"a": Counts(ready=1, bytes=4, done_total=5, dead_total=6, expired_total=7)}
+    assert snapshot.next_seq == 8
+    taken, _ = store.take("a", "bob", 1, 2**20, 1000.0)
+    assert [(t.id, t.body, t.hops) for t in taken] == [("x", b"\1\2\3\4", 0)]
+    store.rollback()
+    assert store.check() == []
+    store.close()
