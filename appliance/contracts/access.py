@@ -22,13 +22,15 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One key the broker knows: the name it speaks as, its CURVE public key (Z85) and its rights.
 
     What it publishes has the origin `origin`, or its name where that is empty. Keys with one origin stand for each
-    other: an id that one of them has published is a duplicate from any of them.
+    other: an id that one of them has published is a duplicate from any of them. A key from `outside` the
+    machine comes in by the gate and nowhere else, all others anywhere but there.
     """
 
     name: str
     public_key: str
     rights: Rights
     origin: str = ""
+    outside: bool = False
 
 
 class AccessList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

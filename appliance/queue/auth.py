@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,6 @@ from appliance.queue.keys import Keys
 log = logging.getLogger(__name__)
 
 Right = Literal["publish", "consume", "emit", "subscribe", "call", "serve", "administer"]
-ZAP_DOMAIN = "alpha-ren"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 MAX_REMEMBERED = 20_000
 
@@ -84,19 +84,25 @@ class KeyRing:
             return None
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
-    def find(self, public_key: str) -> Grant | None:
-        """Return what the key may do, None for a key that is not listed."""
-        return self._grants.get(public_key)
+    def find(self, public_key: str, *, outside: bool) -> Grant | None:
+        """Return what the key may do, None for a key that is not listed or comes the wrong way in."""
+        grant = self._grants.get(public_key)
+        return grant if grant is not None and grant.access.outside == outside else None
+
+
+Admits = Callable[[str], bool]
+"""Whether the holder of a public key (Z85) may connect."""
 
 
 class ZapHandler:
     """Answers libzmq's question for each new connection: 200 with the public key as User-Id, or 400.
 
-    Its socket must be bound before any CURVE socket of the same context; with no handler libzmq would let everyone in.
+    `domains` says for each ZAP domain (a socket's, see serve_curve) whom it admits. Its socket must be bound before any
+    CURVE socket of the same context; with no handler libzmq would let everyone in.
     """
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", ring: KeyRing) -> None:
-        self._ring = ring
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", domains: Mapping[str, Admits]) -> None:
+        self._domains = domains
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(ZAP_ENDPOINT)
@@ -113,9 +119,10 @@ class ZapHandler:
     def _answer(self, question: list[bytes]) -> None:
         route, empty, version, request, domain, address, _identity, mechanism, *credentials = question
         user = ""
-        if version == b"1.0" and mechanism == b"CURVE" and domain == ZAP_DOMAIN.encode() and len(credentials) == 1:
+        admits = self._domains.get(domain.decode(errors="replace"))
+        if version == b"1.0" and mechanism == b"CURVE" and admits is not None and len(credentials) == 1:
             public_key = z85.encode(credentials[0]).decode()
-            if self._ring.find(public_key) is not None:
+            if admits(public_key):
                 user = public_key
             else:
                 log.warning("refused the unknown key %s from %s", public_key, address.decode(errors="replace"))
@@ -127,11 +134,11 @@ class ZapHandler:
         self.socket.close()
 
 
-def serve_curve(socket: "zmq.Socket[bytes]", keys: Keys) -> None:
-    """Make `socket` a CURVE server whose connections are decided by the ZapHandler."""
+def serve_curve(socket: "zmq.Socket[bytes]", keys: Keys, domain: str) -> None:
+    """Make `socket` a CURVE server whose connections the ZapHandler decides on, by the rule of `domain`."""
     socket.curve_server = True
     socket.curve_secretkey = keys.secret.encode()
-    socket.zap_domain = ZAP_DOMAIN.encode()
+    socket.zap_domain = domain.encode()
 
 
 def join_curve(socket: "zmq.Socket[bytes]", keys: Keys, server_key: str) -> None:

@@ -1,127 +1,96 @@
 """The broker's sockets and its loop: drain, one transaction, then all the answers.
 
-One thread polls; asyncio sockets would cost about half of the throughput.
+Two ways lead in: one for the machine itself, one for the gate, which brings the messages of peers from outside.
 """
 
-import logging
-import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import zmq
 
 from appliance.queue import wire
-from appliance.queue.auth import KeyRing, ZapHandler, serve_curve
+from appliance.queue.auth import KeyRing
 from appliance.queue.engine import Engine
 from appliance.queue.keys import Keys
-from appliance.queue.sessions import MAX_STALLED_BYTES, Parcel, Session
+from appliance.queue.loop import STALLED_RETRY_S, Loop, Socket, receive
+from appliance.queue.sessions import MAX_STALLED_BYTES, GateRoute, Parcel, Session
 from appliance.queue.settings import BrokerSettings
-
-log = logging.getLogger(__name__)
 
 MAX_DRAIN = 1024
 """Messages taken in before a turn ends, so that acknowledgements do not wait for ever."""
 MAX_DRAIN_BYTES = 8 * 2**20
-MAX_FRAMES = wire.MAX_ITEMS + 3
-STALLED_RETRY_S = 0.02
 HIGH_WATER = 1000
+GATE_HIGH_WATER = 8
+"""Messages of peers from outside that wait here: they may be large, and the gate holds the others back."""
+
+INSIDE = "alpha-ren"
+GATE = "alpha-ren-gate"
+"""ZAP domains: whom the broker lets in on either way. The gate speaks with the broker's own key."""
 
 
-class Broker:
-    """Binds the endpoints; `run` works until `stop`, which may be called from a signal handler or another thread."""
+class Broker(Loop):
+    """Binds the endpoints, and lets the engine hear and speak through them."""
 
     def __init__(self, settings: BrokerSettings, keys: Keys, engine: Engine, ring: KeyRing) -> None:
+        super().__init__(
+            ring,
+            {INSIDE: lambda key: ring.find(key, outside=False) is not None, GATE: lambda key: key == keys.public},
+        )
         self._engine = engine
-        self._ring = ring
-        self.turns = 0
-        """How often the loop went round; it never rests for longer than a second."""
-        self._stopping = False
-        self._reload = False
         self._stalled: set[Session] = set()
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._zap = ZapHandler(self._context, ring)
-        self._socket = self._make_socket(settings, keys)
-        self._poller = zmq.Poller()
-        self._poller.register(self._zap.socket, zmq.POLLIN)
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._wake_out.fileno(), zmq.POLLIN)
+        body = settings.max_body
+        self._inside = self._router(settings.bind, keys, INSIDE, max_body=body, rcvhwm=HIGH_WATER, sndhwm=HIGH_WATER)
+        ways = (f"ipc://{settings.gate_socket}",) if settings.gate_socket else ()
+        self._gate = self._router(ways, keys, GATE, max_body=body, rcvhwm=GATE_HIGH_WATER, sndhwm=HIGH_WATER)
+        if settings.gate_socket:
+            Path(settings.gate_socket).chmod(0o666)  # the gate is another user; it is its key that opens
 
-    def _make_socket(self, settings: BrokerSettings, keys: Keys) -> "zmq.Socket[bytes]":
-        router = self._context.socket(zmq.ROUTER)
-        serve_curve(router, keys)
-        router.router_mandatory = True
-        router.ipv6 = True
-        router.linger = 500
-        router.maxmsgsize = settings.max_body + 2**16
-        router.rcvhwm = router.sndhwm = HIGH_WATER
-        router.handshake_ivl = 5000
-        # Only finds dead TCP peers; that the application lives is said by our own heartbeats.
-        router.heartbeat_ivl = 5000
-        router.heartbeat_timeout = 15000
-        for endpoint in settings.bind:
-            router.bind(endpoint)
-        return router
+    def _keys_changed(self) -> None:
+        self._engine.keys_changed()
 
-    def stop(self) -> None:
-        """Let `run` end its turn and return."""
-        self._stopping = True
-        self.wake()
-
-    def reload_keys(self) -> None:
-        """Let `run` read the key list again."""
-        self._reload = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Let `run` look around now."""
-        try:
-            self._wake_in.send(b"!")
-        except BlockingIOError:
-            return  # it is being woken already
-
-    def run(self) -> None:
-        """Serve until stopped. Raises StoreFailed."""
-        while not self._stopping:
-            self.turns += 1
-            self._wait()
-            self._zap.answer_all()
-            asked, self._reload = self._reload, False
-            if self._ring.refresh(always=asked):
-                self._engine.keys_changed()
-            self._drain()
-            for parcel in self._engine.run_turn():
-                self._send(parcel)
-            for session in list(self._stalled):
-                self._send_stalled(session)
-
-    def _wait(self) -> None:
+    def _rest_s(self) -> float:
         seconds = self._engine.next_time()
-        if self._stalled:
-            seconds = min(seconds, STALLED_RETRY_S)
-        for ready, _ in self._poller.poll(int(seconds * 1000) + 1 if seconds else 0):
-            if ready == self._wake_out.fileno():
-                self._wake_out.recv(4096)
+        return min(seconds, STALLED_RETRY_S) if self._stalled else seconds
 
-    def _drain(self) -> None:
+    def _turn(self) -> None:
+        """Raises StoreFailed."""
+        self._drain(self._inside, self._from_inside)
+        self._drain(self._gate, self._from_gate)
+        for parcel in self._engine.run_turn():
+            self._send(parcel)
+        for session in list(self._stalled):
+            self._send_stalled(session)
+
+    def _drain(self, socket: Socket, take_in: Callable[[zmq.Frame, wire.Frames], None]) -> None:
         room = MAX_DRAIN_BYTES
         for _ in range(MAX_DRAIN):
-            try:
-                route = self._socket.recv(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            message = receive(socket)
+            if message is None:
                 return
-            user = str(route.get("User-Id"))
-            frames: wire.Frames = []
-            more = bool(route.more)
-            while more:
-                frame = self._socket.recv(copy=False)
-                more = bool(frame.more)
-                if len(frames) <= MAX_FRAMES:
-                    frames.append(frame.bytes)
-                    room -= len(frames[-1])
-            self._engine.handle(route.bytes, user, frames)
+            route, parts = message
+            frames = [part.bytes for part in parts]
+            take_in(route, frames)
+            room -= sum(map(len, frames))
             if room < 0:
                 return
+
+    def _from_inside(self, route: zmq.Frame, frames: wire.Frames) -> None:
+        self._engine.handle(route.bytes, str(route.get("User-Id")), frames)
+
+    def _from_gate(self, gate: zmq.Frame, frames: wire.Frames) -> None:
+        """The gate sends the peer's route, its public key and its message; the route alone says that it is lost."""
+        match frames:
+            case [peer]:
+                self._engine.lost(GateRoute(gate.bytes, peer))
+            case [peer, key, *message]:
+                self._engine.handle(GateRoute(gate.bytes, peer), key.decode(errors="replace"), message)
+
+    def _put(self, parcel: Parcel) -> None:
+        route = parcel.route
+        if isinstance(route, GateRoute):
+            self._gate.send_multipart([*route, *parcel.frames], zmq.NOBLOCK)
+        else:
+            self._inside.send_multipart([route, *parcel.frames], zmq.NOBLOCK)
 
     def _send(self, parcel: Parcel) -> None:
         session = parcel.session
@@ -129,7 +98,7 @@ class Broker:
             self._hold_back(session, parcel)
             return
         try:
-            self._socket.send_multipart([parcel.route, *parcel.frames], zmq.NOBLOCK)
+            self._put(parcel)
         except zmq.Again:
             if session is not None:
                 self._hold_back(session, parcel)
@@ -162,7 +131,7 @@ class Broker:
         while session.stalled:
             parcel = session.stalled[0]
             try:
-                self._socket.send_multipart([parcel.route, *parcel.frames], zmq.NOBLOCK)
+                self._put(parcel)
             except zmq.Again:
                 return
             except zmq.ZMQError as error:
@@ -177,8 +146,6 @@ class Broker:
 
     def close(self) -> None:
         """Close the sockets; what was acknowledged stays on disk, clients come back to the next start."""
-        self._socket.close()
-        self._zap.close()
-        self._context.term()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._inside.close()
+        self._gate.close()
+        super().close()

@@ -21,7 +21,7 @@ from appliance.queue.clock import Clock
 from appliance.queue.errors import StoreFull, WireError
 from appliance.queue.events import Events
 from appliance.queue.inspection import Meter, depths, message_of
-from appliance.queue.sessions import Outbox, Parcel, Session
+from appliance.queue.sessions import GateRoute, Outbox, Parcel, Route, Session
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.store import Store
 from appliance.queue.work import Work
@@ -58,7 +58,7 @@ class Engine:
         self._disk = disk
         self._draw = draw
         self._outbox = Outbox()
-        self._sessions: dict[bytes, Session] = {}
+        self._sessions: dict[Route, Session] = {}
         self._epoch = os.urandom(8).hex()
         self._meter = Meter()
         self._disk_free = 0
@@ -87,9 +87,9 @@ class Engine:
             wire.Bye: self._handle_bye,
         }
 
-    def handle(self, route: bytes, user: str, frames: wire.Frames) -> None:
+    def handle(self, route: Route, user: str, frames: wire.Frames) -> None:
         """Take in one message; `user` is the authenticated key, and the only thing here that a peer cannot make up."""
-        grant = self._ring.find(user)
+        grant = self._grant_of(route, user)
         session = self._sessions.get(route)
         if grant is None:
             if session is not None:
@@ -115,7 +115,10 @@ class Engine:
             session.last_seen = self._clock.now()
             self._handlers[type(header)](session, header, bodies)
 
-    def _open(self, route: bytes, user: str, grant: Grant, old: Session | None, hello: wire.Hello) -> None:
+    def _grant_of(self, route: Route, user: str) -> Grant | None:
+        return self._ring.find(user, outside=isinstance(route, GateRoute))
+
+    def _open(self, route: Route, user: str, grant: Grant, old: Session | None, hello: wire.Hello) -> None:
         if old is not None:
             self._drop(old, give_back=False)
         session = self._sessions[route] = Session(route, user, grant, self._clock.now())
@@ -153,6 +156,12 @@ class Engine:
         if gone and not session.closed:
             self._drop(session, give_back=False)
 
+    def lost(self, route: Route) -> None:
+        """Hear that what was sent there did not arrive; what the peer still has in hand it may yet settle."""
+        session = self._sessions.get(route)
+        if session is not None:
+            self._drop(session, give_back=False)
+
     def drop_slow(self, session: Session) -> None:
         """End the session of a peer that does not read what it is sent."""
         if not session.closed:
@@ -162,7 +171,7 @@ class Engine:
     def keys_changed(self) -> None:
         """Let a new key list take effect on open sessions: whose key or rights are gone, is out at once."""
         for session in list(self._sessions.values()):
-            grant = self._ring.find(session.user)
+            grant = self._grant_of(session.route, session.user)
             if grant is None:
                 log.warning("the key of %s was revoked", session.name)
                 self._drop(session, give_back=True)

@@ -2,12 +2,23 @@
 
 from collections import deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from appliance.queue.auth import Grant
 from appliance.queue.wire import Frames, Header, to_client
 
 MAX_STALLED_BYTES = 32 * 2**20
 """More than this held back for a peer that does not read, and its session ends."""
+
+
+class GateRoute(NamedTuple):
+    """Where to send to a peer from outside: the gate that brings its messages, and the peer's route there."""
+
+    gate: bytes
+    peer: bytes
+
+
+Route = bytes | GateRoute
 
 
 class Session:
@@ -26,7 +37,7 @@ class Session:
         "watchers",
     )
 
-    def __init__(self, route: bytes, user: str, grant: Grant, now: float) -> None:
+    def __init__(self, route: Route, user: str, grant: Grant, now: float) -> None:
         self.route = route
         self.user = user
         self.grant = grant
@@ -83,7 +94,7 @@ class Parcel:
 
     def __init__(
         self,
-        route: bytes,
+        route: Route,
         session: Session | None,
         frames: Frames,
         leases: Sequence[tuple[int, int]] = (),
@@ -119,7 +130,7 @@ class Outbox:
         """Queue a message for a session."""
         self.parcels.append(Parcel(session.route, session, to_client(header, bodies), leases, latest))
 
-    def post_to_route(self, route: bytes, header: Header) -> None:
+    def post_to_route(self, route: Route, header: Header) -> None:
         """Queue a message for a peer without a session."""
         self.parcels.append(Parcel(route, None, to_client(header)))
 

@@ -12,7 +12,8 @@ Count = Annotated[int, Meta(ge=1)]
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`bind` are ZeroMQ endpoints; `access_file` is an AccessList in JSON, read again when it changes or at SIGHUP.
+    """`bind` are ZeroMQ endpoints, `gate_socket` is the path of the UNIX socket where the gate finds the broker;
+    `access_file` is an AccessList in JSON, read again when it changes or at SIGHUP.
 
     `lease_s` without a heartbeat and a message goes to another consumer. A publisher hears *busy* at `max_depth`
     messages waiting at one address, `max_bytes` held in all, or less than `min_free_bytes` left on the disk. Settled
@@ -22,6 +23,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     bind: tuple[str, ...]
+    gate_socket: str = ""
     access_file: str
     state_directory: str = ""
     lease_s: Seconds = 10.0

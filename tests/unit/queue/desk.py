@@ -78,6 +78,7 @@ class Desk:
     def turn(self) -> None:
         """Run one turn and keep what it sends."""
         for parcel in self.engine.run_turn():
+            assert isinstance(parcel.route, bytes)
             self.inboxes.setdefault(parcel.route.decode(), []).append(wire.from_broker(parcel.frames))
 
     def send(self, name: str, header: wire.Header, *bodies: bytes) -> None:
