@@ -6,6 +6,7 @@ import msgspec
 class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Short-name patterns (`*` matches anything) for each thing a key may do on the queue.
 
+    To relay is to publish what others first published; these patterns are of origins, in full (`lan/cluster/name`).
     To administer is to look into messages, send dead ones round again and drop them; `*` also covers the store itself.
     """
 
@@ -16,6 +17,7 @@ class Rights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     call: tuple[str, ...] = ()
     serve: tuple[str, ...] = ()
     administer: tuple[str, ...] = ()
+    relay: tuple[str, ...] = ()
 
 
 class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +36,11 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class AccessList(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Every key the broker lets in; a key that is not listed is refused."""
+    """Every key the broker lets in; a key that is not listed is refused.
+
+    `routes` are the clusters (`lan/cluster`) to which a bridge takes messages.
+    """
 
     version: int = 1
     entries: tuple[Access, ...] = ()
+    routes: tuple[str, ...] = ()

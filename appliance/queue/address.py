@@ -23,6 +23,11 @@ class Home(msgspec.Struct, frozen=True):
     lan: str
     cluster: str
 
+    @property
+    def place(self) -> str:
+        """`lan/cluster`."""
+        return f"{self.lan}/{self.cluster}"
+
     def short(self, text: str) -> str:
         """Return the address in its one canonical form: short in this cluster, else full. Raises BadAddress."""
         return self._short(parse(text, self))
@@ -36,7 +41,7 @@ class Home(msgspec.Struct, frozen=True):
         """Return the pattern in the form in which it matches canonical addresses. Raises BadAddress."""
         if len(text) > MAX_NAME + 66 or not PATTERN.fullmatch(text):
             raise BadAddress(f"`{text[:80]}` is not a pattern of addresses.")
-        return text.removeprefix(f"{self.lan}/{self.cluster}/")
+        return text.removeprefix(f"{self.place}/")
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -60,6 +65,11 @@ def parse(text: str, home: Home) -> Address:
     if len(parts[2]) > MAX_NAME or not NAME.fullmatch(parts[2]):
         raise BadAddress(f"`{parts[2][:80]}` is not the name of an address.")
     return Address(*parts)
+
+
+def is_foreign(canonical: str) -> bool:
+    """Return whether a canonical address is in another cluster."""
+    return "/" in canonical
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ from appliance.queue.keys import Keys
 
 log = logging.getLogger(__name__)
 
-Right = Literal["publish", "consume", "emit", "subscribe", "call", "serve", "administer"]
+Right = Literal["publish", "consume", "emit", "subscribe", "call", "serve", "administer", "relay"]
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 MAX_REMEMBERED = 20_000
 
@@ -48,6 +48,8 @@ class KeyRing:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._grants: dict[str, Grant] = {}
+        self.routes: frozenset[str] = frozenset()
+        """The clusters (`lan/cluster`) whose messages are taken in, for the bridge."""
         self.reload()
 
     def reload(self) -> None:
@@ -64,6 +66,7 @@ class KeyRing:
             known = self._grants.get(access.public_key)
             grants[access.public_key] = known if known is not None and known.access == access else Grant(access)
         self._grants = grants
+        self.routes = frozenset(listed.routes)
 
     def refresh(self, *, always: bool = False) -> bool:
         """Read the list again when its file is another one now, or `always`; return whether it was read."""

@@ -1,6 +1,6 @@
 """Handing out work: which address has something for whom."""
 
-from appliance.queue import wire
+from appliance.queue import onward, wire
 from appliance.queue.address import matches
 from appliance.queue.clock import Clock
 from appliance.queue.leases import Lease, LeaseTable
@@ -57,7 +57,7 @@ class Dispatch:
                 if consumer is None:
                     self._starved.add(address)
                     break
-                limit = min(consumer.room, MAX_TAKE)
+                limit = min(consumer.room(address, self._ledger.of(address).leased), MAX_TAKE)
                 taken, more = store.take(address, consumer.session.name, limit, MAX_TAKE_BYTES, self._clock.wall())
                 if taken:
                     self._deliver(consumer, address, taken, outbox)
@@ -67,14 +67,16 @@ class Dispatch:
     def _next_consumer(self, address: str) -> Consumer | None:
         """Return the next one in turn that has room."""
         consumers = self.consumers_of(address)
+        leased = self._ledger.of(address).leased
         for index, consumer in enumerate(consumers):
-            if consumer.room > 0:
+            if consumer.room(address, leased) > 0:
                 consumers.append(consumers.pop(index))
                 return consumer
         return None
 
     def _deliver(self, consumer: Consumer, address: str, taken: list[TakenItem], outbox: Outbox) -> None:
-        until = self._clock.now() + self._lease_s
+        now, wall = self._clock.now(), self._clock.wall()
+        until = now + self._lease_s
         session = consumer.session
         for t in taken:
             self._leases.add(
@@ -92,9 +94,15 @@ class Dispatch:
                     consumer,
                 )
             )
-        consumer.out += len(taken)
+            consumer.took(address, len(t.body))
         self._ledger.leased(address, len(taken))
-        handed = tuple(wire.Handed((t.seq, t.fence), t.id, t.origin, address, t.attempt, t.published_at) for t in taken)
+        handed = tuple(
+            wire.Handed(
+                (t.seq, t.fence), t.id, t.origin, address, t.attempt, t.published_at,
+                None if t.waybill is None else onward.handed(t.waybill, t.expires_at, now, wall),
+            )
+            for t in taken
+        )  # fmt: skip
         outbox.post(
             session,
             wire.Deliver(consumer.number, handed),

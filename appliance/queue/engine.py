@@ -69,7 +69,9 @@ class Engine:
         """Begin from what is on disk."""
         own = {"queue.stats": self._stats, "queue.recent": self._recent, "queue.ping": self._ping}
         self._calls = Calls(self._home, self._clock, self._outbox, own)
-        self._work = Work(self._store, self._home, self._settings, self._clock, self._outbox, draw=self._draw)
+        self._work = Work(
+            self._store, self._home, self._settings, self._clock, self._outbox, ring=self._ring, draw=self._draw
+        )
         self._last_turn = self._clock.now()
         self._kept_house = self._last_turn - HOUSEKEEPING_S
         self._handlers: dict[type[wire.Header], Handler] = {

@@ -66,6 +66,13 @@ class NoRoute(NotFound):
     hint = "Configure a route to that cluster, or use an address of this one."
 
 
+class RoutingLoop(Refused):
+    """The message has been here before, or has been on its way through too many clusters."""
+
+    code = "routing-loop"
+    hint = "The routes of the clusters on its way send it in a circle; correct them and requeue it."
+
+
 class RemoteError(Relayed):
     """The server's error, with its code, sentence and hint; also the broker's own (see `codes`)."""
 

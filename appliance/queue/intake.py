@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from appliance.config import QueueLimit
 from appliance.errors import ApplianceError
-from appliance.queue import wire
-from appliance.queue.address import Home, matches
+from appliance.queue import onward, wire
+from appliance.queue.address import Home, is_foreign, matches
+from appliance.queue.auth import KeyRing
 from appliance.queue.clock import Clock
-from appliance.queue.errors import NoRoute, NotPermitted
+from appliance.queue.errors import NoRoute, NotPermitted, RoutingLoop
 from appliance.queue.leases import Lease
 from appliance.queue.ledger import Ledger
 from appliance.queue.rate import Rate
@@ -26,13 +27,15 @@ UNLIMITED = QueueLimit(pattern="*")
 class Ack:
     """The answer to a request, filled in while the turn lasts."""
 
-    __slots__ = ("request", "session", "statuses", "troubles")
+    __slots__ = ("full", "request", "session", "statuses", "troubles")
 
     def __init__(self, session: Session, request: int, items: int) -> None:
         self.session = session
         self.request = request
         self.statuses = [wire.STORED] * items
         self.troubles: list[wire.Trouble] = []
+        self.full: set[str] = set()
+        """Addresses that had no room for an item; they take no later one of this request, or it would overtake."""
 
     def refuse(self, index: int, error: ApplianceError, status: int = wire.REFUSED, retry_after_s: float = 0.0) -> None:
         """Say that the item at `index` was not taken, and why."""
@@ -67,8 +70,9 @@ class Arrival:
 class Intake:
     """Accepts items within the limits and the publisher's rights."""
 
-    def __init__(self, home: Home, settings: BrokerSettings, clock: Clock, ledger: Ledger) -> None:
+    def __init__(self, home: Home, settings: BrokerSettings, clock: Clock, ledger: Ledger, ring: KeyRing) -> None:
         self._home = home
+        self._ring = ring
         self._settings = settings
         self._clock = clock
         self._ledger = ledger
@@ -92,12 +96,12 @@ class Intake:
         session = ack.session
         try:
             address = self._permitted(session, item.address)
+            origin = self.origin(session, item, "" if moved_from is None else moved_from.origin)
         except ApplianceError as error:
             ack.refuse(index, error)
             return False
         if not self._has_room(address, len(body), ack, index):
             return False
-        origin = moved_from.origin if moved_from is not None else session.grant.access.origin or session.name
         self._arrivals.append(Arrival(self._row(item, body, address, origin), ack, index, moved_from))
         self._ledger.arrived(address, len(body))
         return True
@@ -107,7 +111,9 @@ class Intake:
         counts = self._ledger.counts.get(address, NOTHING)
         limit = self._limit_of(address)
         deepest = limit.max_depth or self._settings.max_depth
-        if self.disk_full:
+        if address in ack.full:
+            ack.busy(index, f"The address {address} had no room for one before.", BUSY_DEEP_S)
+        elif self.disk_full:
             ack.busy(index, "The disk has no room for the queue.", BUSY_FULL_S)
         elif self._ledger.bytes + size > self._settings.max_bytes:
             ack.busy(index, "The queue holds as many bytes as it may.", BUSY_FULL_S)
@@ -119,6 +125,7 @@ class Intake:
             ack.busy(index, f"The address {address} takes {limit.rate:g} messages per second.", wait_s)
         else:
             return True
+        ack.full.add(address)
         return False
 
     def _limit_of(self, address: str) -> QueueLimit:
@@ -134,12 +141,43 @@ class Intake:
         address = self.canonical(text)
         if not session.grant.allows("publish", address):
             raise NotPermitted(f"{session.name} may not publish to {address}.")
-        if "/" in address:
+        if is_foreign(address) and address.rpartition("/")[0] not in self._ring.routes:
             raise NoRoute(f"There is no route to {address}.")
         return address
 
+    def origin(self, session: Session, item: wire.Item, moved: str) -> str:
+        """Return whose message an item is, `moved` being the origin of the one that it takes the place of.
+
+        A message that is moved out of the cluster is the mover's own, so that one which came from outside may be
+        answered. Raises NotPermitted, RoutingLoop, BadAddress.
+        """
+        if not item.origin and not item.way:
+            own = session.grant.access.origin or session.name
+            return own if not moved or is_foreign(self.canonical(item.address)) else moved
+        origin = self.canonical(item.origin)
+        if self._home.place in item.way or not is_foreign(origin):
+            raise RoutingLoop(f"The message {item.id} comes back to {self._home.place}.")
+        if len(item.way) > onward.MAX_HOPS:
+            raise RoutingLoop(f"The message {item.id} has been through {len(item.way)} clusters.")
+        if not session.grant.allows("relay", origin):
+            raise NotPermitted(f"{session.name} may not bring messages of {origin}.")
+        return origin
+
     def _row(self, item: wire.Item, body: bytes, address: str, origin: str) -> NewItem:
-        wall = self._clock.wall()
+        wall, now = self._clock.wall(), self._clock.now()
+        expires_at = wall + item.expires_s if item.expires_s is not None else None
+        if is_foreign(address):
+            return NewItem(
+                seq=self._ledger.take_seq(),
+                origin=origin,
+                id=item.id,
+                address=address,
+                body=body,
+                max_attempts=onward.UNCOUNTED,
+                published_at=wall,
+                expires_at=expires_at,
+                waybill=onward.written(item, now),
+            )
         return NewItem(
             seq=self._ledger.take_seq(),
             origin=origin,
@@ -148,9 +186,9 @@ class Intake:
             body=body,
             max_attempts=item.max_attempts or self._settings.max_attempts,
             published_at=wall,
-            due=self._clock.now() + item.delay_s if item.delay_s else None,
+            due=now + item.delay_s if item.delay_s else None,
             not_before=item.not_before if item.not_before and item.not_before > wall else None,
-            expires_at=wall + item.expires_s if item.expires_s is not None else None,
+            expires_at=expires_at,
             key=item.key,
         )
 

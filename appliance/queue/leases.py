@@ -47,7 +47,7 @@ class LeaseTable:
         """Forget a lease and return its credit."""
         del self._by_seq[lease.seq]
         if lease.consumer is not None:
-            lease.consumer.out -= 1
+            lease.consumer.gave(lease.address, lease.size)
 
     def lapsed(self, now: float) -> list[Lease]:
         """Return the leases whose time is over; they stay until ended, and are returned once."""

@@ -51,7 +51,7 @@ WITHOUT ROWID;
 """
 
 VERSION_2 = """
-ALTER TABLE work ADD COLUMN hops INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE work ADD COLUMN waybill BLOB;
 CREATE INDEX work_dead ON work (seq) WHERE state = 3;
 DROP INDEX work_settled;
 CREATE INDEX work_settled ON work (changed_at) WHERE state IN (2, 4, 5);

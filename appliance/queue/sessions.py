@@ -1,14 +1,21 @@
 """Who is connected: sessions, what they asked for, and what waits to be sent to them."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from appliance.queue.address import is_foreign
 from appliance.queue.auth import Grant
 from appliance.queue.wire import Frames, Header, to_client
 
 MAX_STALLED_BYTES = 32 * 2**20
 """More than this held back for a peer that does not read, and its session ends."""
+
+MAX_HAND_BYTES = 16 * 2**20
+"""A subscription with more than this in its hands gets nothing more, whatever its credit."""
+
+SHARE = 4
+"""A subscription has no more than this fraction of its credit in hand for one address of another cluster."""
 
 
 class GateRoute(NamedTuple):
@@ -58,7 +65,7 @@ class Session:
 class Consumer:
     """A subscription to work: never more than `credit` leases at a time."""
 
-    __slots__ = ("credit", "number", "out", "pattern", "session")
+    __slots__ = ("away", "bytes", "credit", "number", "out", "pattern", "session")
 
     def __init__(self, session: Session, number: int, pattern: str, credit: int) -> None:
         self.session = session
@@ -66,11 +73,38 @@ class Consumer:
         self.pattern = pattern
         self.credit = credit
         self.out = 0
+        self.bytes = 0
+        self.away: Counter[str] = Counter()
+        """Of what it has in hand, how many are for each address of other clusters."""
 
-    @property
-    def room(self) -> int:
-        """How many more deliveries it takes now."""
-        return 0 if self.session.closed or self.session.stalled else self.credit - self.out
+    def room(self, address: str, leased: int) -> int:
+        """Return how many more deliveries it takes now from an address, of which `leased` are in anybody's hands.
+
+        What is for another cluster goes through one pair of hands at a time, or a later message would overtake.
+        """
+        if self.session.closed or self.session.stalled or self.bytes > MAX_HAND_BYTES:
+            return 0
+        room = self.credit - self.out
+        if is_foreign(address):
+            mine = self.away[address]
+            return min(room, max(1, self.credit // SHARE) - mine) if mine == leased else 0
+        return room
+
+    def took(self, address: str, size: int) -> None:
+        """It has one more in hand."""
+        self.out += 1
+        self.bytes += size
+        if is_foreign(address):
+            self.away[address] += 1
+
+    def gave(self, address: str, size: int) -> None:
+        """It has one less in hand."""
+        self.out -= 1
+        self.bytes -= size
+        if is_foreign(address):
+            self.away[address] -= 1
+            if not self.away[address]:
+                del self.away[address]
 
 
 class Watcher:

@@ -33,9 +33,9 @@ CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000
 
 INSERT = """INSERT OR IGNORE INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, key, due,
- not_before, expires_at, published_at, changed_at, size, reason, hops)
+ not_before, expires_at, published_at, changed_at, size, reason, waybill)
  VALUES (?,?,?,?,0,0,?,0,'',?,?,?,?,?,?,?,'',?)"""
-TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, published_at, data, hops
+TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, published_at, data, expires_at, waybill
  FROM work JOIN body ON body.seq = work.seq
  WHERE address = ? AND state = 0 AND due IS NULL AND not_before IS NULL AND (expires_at IS NULL OR expires_at > ?)
  AND (key IS NULL OR NOT EXISTS (SELECT 1 FROM work AS elder WHERE elder.address = work.address
@@ -62,7 +62,7 @@ COUNT = "INSERT OR REPLACE INTO counts VALUES (?,?,?,?,?,?,?,?,?)"
 BRIEF = """seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder, reason"""
 BROWSE = f"""SELECT {BRIEF} FROM work WHERE state = ? AND seq > ? AND matches(?, address)
  ORDER BY seq LIMIT ?"""
-LOOK = f"""SELECT {BRIEF}, hops, key, due, not_before, expires_at, data
+LOOK = f"""SELECT {BRIEF}, waybill, key, due, not_before, expires_at, data
  FROM work LEFT JOIN body ON body.seq = work.seq WHERE work.seq = ?""".replace("seq, origin", "work.seq, origin")
 HISTORY = "SELECT seq, at, attempt, holder, what, reason FROM history WHERE seq = ? ORDER BY rowid"
 WRITE_HISTORY = "INSERT INTO history VALUES (?,?,?,?,?,?)"
@@ -85,7 +85,7 @@ def _briefs(rows: Iterable[tuple[Any, ...]]) -> list[Brief]:
 def _row(i: NewItem) -> tuple[object, ...]:
     at = i.published_at
     times = (i.due, i.not_before, i.expires_at, at, at)
-    return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, *times, len(i.body), i.hops)
+    return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, *times, len(i.body), i.waybill)
 
 
 @contextlib.contextmanager
@@ -165,12 +165,12 @@ class SqliteStore:
             room = max_bytes
             more = False
             cursor = self._db.execute(TAKE, (address, wall, limit))
-            for seq, fence, origin, id_, _address, attempt, most, published_at, data, hops in cursor:
+            for seq, fence, origin, id_, _address, attempt, most, published_at, data, *rest in cursor:
                 room -= len(data)
                 if taken and room < 0:
                     more = True
                     break
-                item = TakenItem(seq, fence + 1, origin, id_, address, attempt + 1, most, published_at, data, hops)
+                item = TakenItem(seq, fence + 1, origin, id_, address, attempt + 1, most, published_at, data, *rest)
                 taken.append(item)
             cursor.close()
             if taken:

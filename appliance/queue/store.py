@@ -24,7 +24,7 @@ class State(enum.IntEnum):
 
 
 class NewItem(msgspec.Struct, frozen=True, gc=False):
-    """A work item on its way in; `seq` is its place in the order of this store."""
+    """A work item on its way in; `seq` is its place in the order of this store, `waybill` see onward.py."""
 
     seq: int
     origin: str
@@ -37,7 +37,7 @@ class NewItem(msgspec.Struct, frozen=True, gc=False):
     not_before: float | None = None
     expires_at: float | None = None
     key: str | None = None
-    hops: int = 0
+    waybill: bytes | None = None
 
 
 class TakenItem(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +52,8 @@ class TakenItem(msgspec.Struct, frozen=True, gc=False):
     max_attempts: int
     published_at: float
     body: bytes
-    hops: int
+    expires_at: float | None
+    waybill: bytes | None
 
 
 class HeldItem(msgspec.Struct, frozen=True, gc=False):
@@ -142,7 +143,7 @@ class Brief(msgspec.Struct, frozen=True):
 class Detail(Brief, frozen=True):
     """All there is to know about an item; `body` is empty once it has ended, `history` is oldest first."""
 
-    hops: int
+    waybill: bytes | None
     key: str | None
     due: float | None
     not_before: float | None

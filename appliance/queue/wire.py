@@ -25,6 +25,8 @@ Span = Annotated[float, Meta(ge=0, le=3.2e8)]
 """Seconds from now, ten years at most."""
 Instant = Annotated[float, Meta(ge=0, le=1e11)]
 """Unix time in seconds."""
+Way = Annotated[tuple[Annotated[str, Meta(max_length=65)], ...], Meta(max_length=64)]
+"""The clusters (`lan/cluster`) that a message has left behind it, the first one first."""
 Token = tuple[Number, Number]
 """A lease: the message's number in this store and its fencing token."""
 
@@ -66,7 +68,7 @@ class Hello(Header, frozen=True):
 
 
 class Item(Header, frozen=True):
-    """One work item to be stored; see QueueClient.publish."""
+    """One work item to be stored; see QueueClient.publish. A bridge says who published it first, and its way so far."""
 
     address: Name
     id: Id
@@ -75,6 +77,8 @@ class Item(Header, frozen=True):
     expires_s: Span | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1000)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    origin: Annotated[str, Meta(max_length=270)] = ""
+    way: Way = ()
 
 
 class Publish(Header, frozen=True):
@@ -208,8 +212,18 @@ class Results(Header, frozen=True):
     troubles: tuple[Trouble, ...] = ()
 
 
+class Onward(Header, frozen=True):
+    """What a bridge passes on with a message for another cluster; seconds count from the delivery."""
+
+    way: Way = ()
+    delay_s: Span = 0.0
+    expires_s: Span | None = None
+    max_attempts: int | None = None
+    key: str | None = None
+
+
 class Handed(Header, frozen=True):
-    """One delivery; `published_at` is Unix time."""
+    """One delivery; `published_at` is Unix time. A message for another cluster has `onward`."""
 
     token: Token
     id: str
@@ -217,6 +231,7 @@ class Handed(Header, frozen=True):
     address: str
     attempt: int
     published_at: float
+    onward: Onward | None = None
 
 
 class Deliver(Header, frozen=True):

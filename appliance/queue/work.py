@@ -7,7 +7,8 @@ import msgspec
 from appliance.contracts.notice import Notice
 from appliance.errors import ApplianceError
 from appliance.queue import wire
-from appliance.queue.address import Home
+from appliance.queue.address import Home, is_foreign
+from appliance.queue.auth import KeyRing
 from appliance.queue.backoff import Draw, backoff_s
 from appliance.queue.clock import Clock
 from appliance.queue.dispatch import Dispatch
@@ -49,7 +50,15 @@ class Work:
     """The broker's work desk. `handle_*` only note what is wanted; `run_turn` makes it so in the store."""
 
     def __init__(
-        self, store: Store, home: Home, settings: BrokerSettings, clock: Clock, outbox: Outbox, *, draw: Draw
+        self,
+        store: Store,
+        home: Home,
+        settings: BrokerSettings,
+        clock: Clock,
+        outbox: Outbox,
+        *,
+        ring: KeyRing,
+        draw: Draw,
     ) -> None:
         self._store = store
         self._home = home
@@ -68,7 +77,7 @@ class Work:
                     h.seq, h.fence, h.origin, h.id, h.address, h.attempt, h.max_attempts, h.holder, h.size, until, None
                 )
             )
-        self.intake = Intake(home, settings, clock, self.ledger)
+        self.intake = Intake(home, settings, clock, self.ledger, ring)
         self.dispatch = Dispatch(clock, self.ledger, self.leases, settings.lease_s)
         for address, counts in self.ledger.counts.items():
             if counts.ready:
@@ -76,7 +85,7 @@ class Work:
         self._acks: list[Ack] = []
         self._finished: list[Lease] = []
         self._endings: list[Ending] = []
-        self._doubtful: list[tuple[Ack, int, wire.Outcome, str]] = []
+        self._doubtful: list[tuple[Ack, int, wire.Outcome, wire.Item | None]] = []
         self._next_due, self._next_wall = store.next_times()
         self._clock_noted = clock.now()
 
@@ -93,7 +102,7 @@ class Work:
         self._acks.append(ack)
         lease = self.leases.find(*header.token, session.name)
         if lease is None:
-            self._doubtful.append((ack, 0, wire.Outcome(header.token, wire.DONE), header.item.id))
+            self._doubtful.append((ack, 0, wire.Outcome(header.token, wire.DONE), header.item))
         elif self.intake.accept(header.item, bodies[0], ack, 0, lease):
             self.leases.end(lease)
 
@@ -104,7 +113,7 @@ class Work:
         for index, outcome in enumerate(header.items):
             lease = self.leases.find(*outcome.token, session.name)
             if lease is None:
-                self._doubtful.append((ack, index, outcome, ""))
+                self._doubtful.append((ack, index, outcome, None))
                 continue
             self.leases.end(lease)
             if outcome.outcome == wire.DONE:
@@ -231,6 +240,8 @@ class Work:
                     self._bury(ending, wall)
                     continue
             delay_s = self._backoff_s(ending.failures) if ending.delay_s is None else ending.delay_s
+            if is_foreign(lease.address):
+                delay_s = 0.0  # or those behind it would overtake
             due = now + delay_s if delay_s else None
             attempt = lease.attempt if ending.counted else lease.attempt - 1
             given.append(Given(lease.seq, lease.fence + ending.lapsed, attempt, due, ending.reason))
@@ -265,7 +276,7 @@ class Work:
     def _check_doubtful(self) -> None:
         """A settle without a running lease is fine if it is a repeat of the one that ended that lease."""
         doubtful, self._doubtful = self._doubtful, []
-        for ack, index, outcome, moved_id in doubtful:
+        for ack, index, outcome, moved in doubtful:
             seq, fence = outcome.token
             found = self._store.find(seq)
             wanted = {wire.DONE: {State.DONE}, wire.REJECT: {State.DEAD}}.get(
@@ -275,11 +286,17 @@ class Work:
                 found is None
                 or found.state not in wanted
                 or (found.fence, found.holder) != (fence, ack.session.name)
-                or (moved_id and not self._store.knows(found.origin, moved_id))
+                or (moved is not None and not self._knows(ack.session, moved, found.origin))
             ):
                 ack.refuse(index, LeaseLost(f"The lease {seq}:{fence} has passed."), wire.STALE)
-            elif moved_id:
+            elif moved is not None:
                 ack.statuses[index] = wire.DUPLICATE
+
+    def _knows(self, session: Session, moved: wire.Item, origin: str) -> bool:
+        try:
+            return self._store.knows(self.intake.origin(session, moved, origin), moved.id)
+        except ApplianceError:
+            return False
 
     def _pass_time(self) -> None:
         """Let items become due, begin, or expire, and forget the oldest settled ones."""

@@ -219,7 +219,7 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
     assert snapshot.counts == {"a": Counts(ready=1, bytes=4, done_total=5, dead_total=6, expired_total=7)}
     assert snapshot.next_seq == 8
     taken, _ = store.take("a", "bob", 1, 2**20, 1000.0)
-    assert [(t.id, t.body, t.hops) for t in taken] == [("x", b"\1\2\3\4", 0)]
+    assert [(t.id, t.body, t.waybill) for t in taken] == [("x", b"\1\2\3\4", None)]
     store.rollback()
     assert store.check() == []
     store.close()
