@@ -102,3 +102,10 @@ class StoreFailed(ApplianceError):
 
     code = "store-failed"
     hint = "The journal has the I/O error; check the disk if it comes back after the restart."
+
+
+class CopyFailed(ApplianceError):
+    """A copy of the store could not be made; the store itself is as it was."""
+
+    code = "copy-failed"
+    hint = "Is there room for another copy on the state partition? The queue itself goes on."

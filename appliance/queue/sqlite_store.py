@@ -1,7 +1,6 @@
 """The embedded store: SQLite, WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html)."""
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from appliance.queue.address import matches
 from appliance.queue.errors import StoreFailed, StoreFull
 from appliance.queue.schema import STEPS
+from appliance.queue.sqlite_still import SqliteStill
 from appliance.queue.store import (
     Brief,
     Counts,
@@ -60,20 +59,18 @@ PURGEABLE = "SELECT address, size, state FROM work WHERE seq = ? AND state IN (0
 PURGE = "UPDATE work SET state = 5, changed_at = ? WHERE seq = ?"
 COUNT = "INSERT OR REPLACE INTO counts VALUES (?,?,?,?,?,?,?,?,?)"
 BRIEF = """seq, origin, id, address, state, attempt, max_attempts, size, published_at, changed_at, holder, reason"""
-BROWSE = f"""SELECT {BRIEF} FROM work WHERE state = ? AND seq > ? AND matches(?, address)
- ORDER BY seq LIMIT ?"""
+# `*` stands for anything but a slash: where there are as many in the address as in the pattern, it did. The state is
+# written out, so that the planner sees the index for it.
+BROWSE = f"""SELECT {BRIEF} FROM work WHERE state = %d AND seq > ? AND address GLOB ?
+ AND length(address) - length(replace(address, '/', '')) = ? ORDER BY seq LIMIT ?"""
 LOOK = f"""SELECT {BRIEF}, waybill, key, due, not_before, expires_at, data
  FROM work LEFT JOIN body ON body.seq = work.seq WHERE work.seq = ?""".replace("seq, origin", "work.seq, origin")
+STANDING = "SELECT state, fence, holder, origin, address FROM work WHERE seq = ?"
 HISTORY = "SELECT seq, at, attempt, holder, what, reason FROM history WHERE seq = ? ORDER BY rowid"
 WRITE_HISTORY = "INSERT INTO history VALUES (?,?,?,?,?,?)"
 # Of the newest only, so that a pattern that nothing matches does not hold up the broker.
 RECENT = f"""SELECT {BRIEF} FROM (SELECT * FROM work ORDER BY seq DESC LIMIT 20000)
  WHERE '/' || address GLOB '*/' || ? AND NOT '/' || address GLOB '*/' || ? ORDER BY seq DESC LIMIT ?"""
-BODIES = """SELECT count(*) FILTER (WHERE body.seq IS NULL), (SELECT count(*) FROM body) - count(body.seq)
- FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 1, 3)"""
-MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0) AS r, sum(state = 1) AS l,
-  sum(state = 3) AS d, coalesce(sum(size) FILTER (WHERE state IN (0, 1, 3)), 0) AS b FROM work GROUP BY address)
- LEFT JOIN counts USING (address) WHERE (ready, leased, dead, bytes) IS NOT (r, l, d, b)"""
 LEASED = """SELECT seq, fence, origin, id, address, attempt, max_attempts, holder, size
  FROM work WHERE state = 1 ORDER BY seq"""
 
@@ -103,6 +100,7 @@ class SqliteStore:
     """See Store. One process at a time: the database is held in exclusive locking mode."""
 
     def __init__(self, path: Path, wait_s: float = 5.0) -> None:
+        self._path = path
         self._open = False
         with _translated():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_s)
@@ -113,7 +111,6 @@ class SqliteStore:
                 f"journal_size_limit = {CHECKPOINT_PAGES * PAGE * 4}",
             ):  # fmt: skip
                 self._db.execute(f"PRAGMA {pragma}")
-            self._db.create_function("matches", 2, matches, deterministic=True)
             self._migrate()
 
     def _migrate(self) -> None:
@@ -275,7 +272,7 @@ class SqliteStore:
     def find(self, seq: int) -> Standing | None:
         """See Store."""
         with _translated():
-            row = self._db.execute("SELECT state, fence, holder, origin FROM work WHERE seq = ?", (seq,)).fetchone()
+            row = self._db.execute(STANDING, (seq,)).fetchone()
         return None if row is None else Standing(State(row[0]), *row[1:])
 
     def knows(self, origin: str, message: str) -> bool:
@@ -293,7 +290,7 @@ class SqliteStore:
     def browse(self, address: str, state: State, after: int, limit: int) -> list[Brief]:
         """See Store."""
         with _translated():
-            return _briefs(self._db.execute(BROWSE, (state, after, address, limit)).fetchall())
+            return _briefs(self._db.execute(BROWSE % state, (after, address, address.count("/"), limit)).fetchall())
 
     def look(self, seq: int) -> Detail | None:
         """See Store."""
@@ -320,34 +317,15 @@ class SqliteStore:
                     self._db.execute("ROLLBACK")
             self._open = False
 
-    def backup(self, path: Path) -> None:
-        """See Store."""
-        self.commit()
-        candidate = path.with_name(f"{path.name}.new")
-        candidate.unlink(missing_ok=True)
+    def still(self) -> SqliteStill:
+        """See Store. The log is brought into the file, and grows from then on until the still is closed."""
         with _translated():
-            self._db.execute("VACUUM INTO ?", (str(candidate),))
-        for place, mode in ((candidate, os.O_RDWR), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
-            handle = os.open(place, mode)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            if place == candidate:
-                candidate.rename(path)
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.execute("PRAGMA wal_autocheckpoint = 0")
+        return SqliteStill(self._path, self._checkpoint_again)
 
-    def check(self) -> list[str]:
-        """See Store."""
-        with _translated():
-            found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
-            lost, left = self._db.execute(BODIES).fetchone()
-            wrong = [row[0] for row in self._db.execute(MISCOUNTED)]
-        problems = [f"SQLite: {line}." for line in found if line != "ok"]
-        if lost:
-            problems.append(f"{lost} messages have lost their body.")
-        if left:
-            problems.append(f"{left} bodies belong to no message that is waiting.")
-        return problems + [f"The counts of {address} are wrong." for address in wrong]
+    def _checkpoint_again(self) -> None:
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
     def compact(self, pages: int) -> int:
         """See Store."""

@@ -115,12 +115,13 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where an item is in its life, its newest fence, who held it last, and who published it."""
+    """Where an item is in its life, its newest fence, who held it last, who published it, and to where."""
 
     state: State
     fence: int
     holder: str
     origin: str
+    address: str
 
 
 class Brief(msgspec.Struct, frozen=True):
@@ -167,6 +168,22 @@ class Purged(msgspec.Struct, frozen=True, gc=False):
     address: str
     size: int
     was: State
+
+
+class Still(Protocol):
+    """What a store held at one moment, which another thread may read while the store goes on."""
+
+    def copy(self, path: Path) -> None:
+        """Write it to `path`, which is there in full and on disk, or not at all. Raises CopyFailed."""
+
+    def check(self) -> list[str]:
+        """Return what is wrong with it, a sentence each; empty when all is well."""
+
+    def interrupt(self) -> None:
+        """Make a copy or a check end soon."""
+
+    def close(self) -> None:
+        """Let go of it, on the store's own thread and before the store is closed."""
 
 
 class Store(Protocol):
@@ -252,11 +269,8 @@ class Store(Protocol):
     def rollback(self) -> None:
         """Undo everything since the last commit."""
 
-    def backup(self, path: Path) -> None:
-        """Commit, and write a copy of the store to `path`, which is there in full and on disk, or not at all."""
-
-    def check(self) -> list[str]:
-        """Return what is wrong with the store, a sentence each; empty when all is well."""
+    def still(self) -> Still:
+        """Return what is on disk, for another thread to read; one at a time. Nothing may be uncommitted."""
 
     def compact(self, pages: int) -> int:
         """Return up to `pages` unused pages to the file system; how many it was. Nothing may be uncommitted."""

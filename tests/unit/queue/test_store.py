@@ -1,12 +1,13 @@
 """The SQLite store, and the broker on a store that fails."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from appliance.queue import schema, wire
-from appliance.queue.errors import StoreFailed, StoreFull
+from appliance.queue.errors import CopyFailed, StoreFailed, StoreFull
 from appliance.queue.inspection import STATE_NAMES
 from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Counts, NewItem, State
@@ -187,12 +188,42 @@ def test_a_dead_letter_can_be_looked_at_requeued_and_purged(tmp_path: Path) -> N
 def test_a_backup_is_a_store(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "q")
     store.put([item(1)])
-    store.backup(tmp_path / "copy")
-    store.put([item(2)])
+    store.commit()
+    with contextlib.closing(store.still()) as still:
+        store.put([item(2, body=b"x" * 2**20)])
+        store.commit()  # while it is held still, the store goes on
+        still.copy(tmp_path / "copy")
     store.close()
     copy = SqliteStore(tmp_path / "copy")
     assert [b.id for b in copy.recent(10)] == ["1"]
     copy.close()
+
+
+def test_a_copy_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    with contextlib.closing(store.still()) as still, pytest.raises(CopyFailed):
+        still.copy(tmp_path)
+    assert [path.name for path in tmp_path.parent.iterdir() if path.name.endswith(".new")] == []
+    store.close()
+
+
+def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(1), item(2)])
+    store.commit()
+    with contextlib.closing(store.still()) as still:
+        assert still.check() == ["The counts of a are wrong."]
+    store.progress(0.0, 3, {"a": Counts(ready=2, bytes=2)})
+    store.commit()
+    with contextlib.closing(store.still()) as still:
+        assert still.check() == []
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "q", isolation_level=None)) as db:
+        db.execute("DELETE FROM body WHERE seq = 1")
+    store = SqliteStore(tmp_path / "q")
+    with contextlib.closing(store.still()) as still:
+        assert still.check() == ["1 messages have lost their body."]
+    store.close()
 
 
 def test_unused_pages_go_back_to_the_file_system(tmp_path: Path) -> None:
@@ -221,5 +252,6 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
     taken, _ = store.take("a", "bob", 1, 2**20, 1000.0)
     assert [(t.id, t.body, t.waybill) for t in taken] == [("x", b"\1\2\3\4", None)]
     store.rollback()
-    assert store.check() == []
+    with contextlib.closing(store.still()) as still:
+        assert still.check() == []
     store.close()

@@ -1,0 +1,73 @@
+"""A SQLite store held still: its file, while all that is new goes to the log beside it.
+
+Nobody writes the file between two checkpoints (sqlite.org/wal.html), so another connection may take it for immutable
+(sqlite.org/uri.html) and read it in a thread of its own, without a lock and for as long as it likes.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.queue.errors import CopyFailed
+
+BODIES = """SELECT count(*) FILTER (WHERE body.seq IS NULL), (SELECT count(*) FROM body) - count(body.seq)
+ FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 1, 3)"""
+MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0) AS r, sum(state = 1) AS l,
+  sum(state = 3) AS d, coalesce(sum(size) FILTER (WHERE state IN (0, 1, 3)), 0) AS b FROM work GROUP BY address)
+ LEFT JOIN counts USING (address) WHERE (ready, leased, dead, bytes) IS NOT (r, l, d, b)"""
+
+
+class SqliteStill:
+    """See Still."""
+
+    def __init__(self, path: Path, let_go: Callable[[], None]) -> None:
+        self._let_go = let_go
+        self._db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+
+    def copy(self, path: Path) -> None:
+        """See Still."""
+        candidate = path.with_name(f"{path.name}.new")
+        try:
+            candidate.unlink(missing_ok=True)
+            self._db.execute("VACUUM INTO ?", (str(candidate),))
+            _sync(candidate, os.O_RDWR)
+            candidate.rename(path)
+            _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except (OSError, sqlite3.Error) as error:
+            candidate.unlink(missing_ok=True)
+            raise CopyFailed(f"The store could not be copied to {path}: {error}.") from error
+
+    def check(self) -> list[str]:
+        """See Still."""
+        try:
+            found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
+            lost, left = self._db.execute(BODIES).fetchone()
+            wrong = [row[0] for row in self._db.execute(MISCOUNTED)]
+        except sqlite3.Error as error:
+            return [f"SQLite: {error}."]
+        problems = [f"SQLite: {line}." for line in found if line != "ok"]
+        if lost:
+            problems.append(f"{lost} messages have lost their body.")
+        if left:
+            problems.append(f"{left} bodies belong to no message that is waiting.")
+        return problems + [f"The counts of {address} are wrong." for address in wrong]
+
+    def interrupt(self) -> None:
+        """See Still."""
+        self._db.interrupt()
+
+    def close(self) -> None:
+        """See Still."""
+        self._db.close()
+        self._let_go()
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
