@@ -21,7 +21,7 @@ from appliance.arsrv import spec as arsrv
 from appliance.component import ComponentSpec
 from appliance.config import Config
 from appliance.contracts.access import Access, AccessList, Rights
-from appliance.contracts.service import CURVE_CREDENTIAL, SERVICE_FILE, Leg, ServiceContext
+from appliance.contracts.service import CURVE_CREDENTIAL, SERVER_KEYS_CREDENTIAL, SERVICE_FILE, Leg, ServiceContext
 from appliance.queue.client import Connection, QueueClient, RemoteError, generate_keys
 from appliance.queue.errors import NOT_SERVED, SERVER_LOST
 from appliance.queue.settings import BrokerSettings
@@ -174,9 +174,10 @@ class Cluster:
         (here / "credentials").mkdir(parents=True, exist_ok=True)
         (here / "state").mkdir(exist_ok=True)
         (here / "credentials" / CURVE_CREDENTIAL).write_text(self._keys[name].secret, encoding="utf-8")
+        (here / "credentials" / SERVER_KEYS_CREDENTIAL).write_text(self._keys["queue"].public, encoding="utf-8")
         context = ServiceContext(
             instance=name, component=_component(name), machine="box", lan="lan", cluster="main",
-            queue_endpoint=self._endpoint, queue_key=self._keys["queue"].public, public_key=self._keys[name].public,
+            queue_endpoint=self._endpoint, public_key=self._keys[name].public,
             legs={"cluster": LEG}, settings=msgspec.Raw(msgspec.json.encode(self._settings[name])),
         )  # fmt: skip
         (here / "service.json").write_bytes(msgspec.json.encode(context))

@@ -12,6 +12,7 @@ or `error` and a Problem. The calls and their bodies:
 | `apply` | ConfigText | Applied; InvalidConfig changes nothing |
 | `pairing.open` | - | Pairing: a person at the local console asks for a code |
 | `queue.stats` | - | the broker's reply to its call of that name |
+| `queue.rotate-key` | - | Rotated: the broker was restarted with the key it had announced |
 """
 
 from typing import Literal
@@ -127,4 +128,10 @@ class Applied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The configuration is in force: the SHA-256 of its text, and the steps that were taken."""
 
     digest: str
+    steps: int
+
+
+class Rotated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The broker has the key that it had announced; the steps that were taken."""
+
     steps: int

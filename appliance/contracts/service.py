@@ -16,6 +16,12 @@ SERVICE_FILE = "ALPHA_REN_SERVICE"
 CURVE_CREDENTIAL = "curve-secret"
 """Name of the systemd credential (a file in $CREDENTIALS_DIRECTORY) with the instance's CURVE secret (Z85)."""
 
+SERVER_KEYS_CREDENTIAL = "queue-keys"
+"""Name of the credential with the broker's public keys (Z85), one a line: the one in use, then the one that comes next.
+
+It is no part of the document, since a new key must not restart anybody but the broker.
+"""
+
 
 class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The addresses of one leg, without prefix length."""
@@ -33,7 +39,6 @@ class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     lan: str
     cluster: str
     queue_endpoint: str
-    queue_key: str
     public_key: str
     legs: dict[str, Leg]
     version: int = 1
@@ -64,3 +69,11 @@ def credential(name: str) -> str:
     except OSError as error:
         hint = "It is handed over by the unit that the supervisor writes."
         raise InvalidInput(f"The credential {name} is missing: {error}.", hint=hint) from error
+
+
+def server_keys() -> tuple[str, ...]:
+    """Return the broker's public keys, the one in use first; raise InvalidInput where there are none."""
+    keys = tuple(credential(SERVER_KEYS_CREDENTIAL).split())
+    if not keys:
+        raise InvalidInput(f"The credential {SERVER_KEYS_CREDENTIAL} is empty.", hint="The supervisor writes it.")
+    return keys

@@ -63,6 +63,8 @@ class KeyRing:
             raise InvalidInput(f"The key list {self._path} has version {listed.version}, this broker reads 1.")
         grants = {}
         for access in listed.entries:
+            if access.public_key in grants:
+                raise InvalidInput(f"The key list {self._path} names a key twice, for {access.name} too.")
             known = self._grants.get(access.public_key)
             grants[access.public_key] = known if known is not None and known.access == access else Grant(access)
         self._grants = grants

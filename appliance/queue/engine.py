@@ -49,6 +49,7 @@ class Engine:
         ring: KeyRing,
         disk: Path,
         draw: Draw = random.random,
+        next_key: str = "",
     ) -> None:
         self._store = store
         self._home = home
@@ -57,6 +58,7 @@ class Engine:
         self._ring = ring
         self._disk = disk
         self._draw = draw
+        self._next_key = next_key
         self._outbox = Outbox()
         self._sessions: dict[Route, Session] = {}
         self._epoch = os.urandom(8).hex()
@@ -127,7 +129,8 @@ class Engine:
         log.info("%s is here (%s)", grant.name, hello.software)
         s = self._settings
         broker = f"{self._home.lan}/{self._home.cluster}"
-        self._outbox.post(session, wire.Welcome(broker, grant.name, self._epoch, s.heartbeat_s, s.lease_s, s.max_body))
+        rules = (s.heartbeat_s, s.lease_s, s.max_body)
+        self._outbox.post(session, wire.Welcome(broker, grant.name, self._epoch, *rules, self._next_key))
 
     def _handle_cancel(self, session: Session, header: wire.Cancel, _bodies: wire.Frames) -> None:
         self._work.cancel(session, header.subscription)

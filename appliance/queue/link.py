@@ -39,6 +39,7 @@ class Link:
         self._settler = settler
         self._on_asked = on_asked
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._pipes: list[Pipe] = []
         self._pipe: Pipe | None = None
         self._numbers = itertools.count(1)
         self._box: list[Ask] = []
@@ -52,6 +53,8 @@ class Link:
         self._epoch = ""
         self._heard = 0.0
         self._lost = asyncio.Event()
+        self.server_keys: tuple[str, ...] = (connection.server_key, *filter(None, [connection.next_key]))
+        """The public keys the broker may have now: the last known, and the one announced to come."""
         self.welcome: wire.Welcome | None = None
         self.connected = asyncio.Event()
 
@@ -60,27 +63,30 @@ class Link:
     async def run(self) -> None:
         """Keep a session open until cancelled.
 
-        Each session has a socket of its own, so nothing of an old one gets into it.
+        Each session has a socket of its own, so nothing of an old one gets into it; one more tries the broker's next
+        key, and the one that is welcomed stays.
         """
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            self._pipe = Pipe(self._context, self._connection, self._on_message)
+            self._pipes = [
+                Pipe(self._context, self._connection, key, self._on_message, self._on_lost) for key in self.server_keys
+            ]
             began = loop.time()
             try:
                 if await self._hello():
                     await self._keep_alive()
             finally:
                 self._forget_session()
-                self._pipe.close()
+                self._close_pipes()
             failures = 0 if loop.time() - began > STEADY_S else failures + 1
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 10)))
 
     async def _hello(self) -> bool:
         """Return whether the broker has welcomed us."""
-        assert self._pipe is not None
         self._lost.clear()
-        self._pipe.send(wire.to_broker(wire.Hello(f"alpha-ren/{os.getpid()}")))
+        for pipe in self._pipes:
+            pipe.send(wire.to_broker(wire.Hello(f"alpha-ren/{os.getpid()}")))
         try:
             async with asyncio.timeout(WELCOME_WITHIN_S):
                 await self.connected.wait()
@@ -105,6 +111,13 @@ class Link:
                     log.warning("the broker has gone silent")
                     return
                 self._pipe.send(wire.to_broker(wire.Heartbeat(tuple(self._held))))
+
+    def _close_pipes(self, linger_s: float = 0.0, *, but: Pipe | None = None) -> None:
+        for pipe in self._pipes:
+            if pipe is not but:
+                pipe.close(linger_s)
+        self._pipes = [] if but is None else [but]
+        self._pipe = but
 
     def _forget_session(self) -> None:
         """Put back what must be asked again; calls are not."""
@@ -139,11 +152,10 @@ class Link:
 
     def say_bye(self) -> None:
         """Send what waits and end the session; `run` is to be cancelled next."""
-        if self._pipe is not None:
-            if self.welcome is not None:
-                self._flush()
-                self._pipe.send(wire.to_broker(wire.Bye()))
-            self._pipe.close(LINGER_S)
+        if self._pipe is not None and self.welcome is not None:
+            self._flush()
+            self._pipe.send(wire.to_broker(wire.Bye()))
+        self._close_pipes(LINGER_S)
         self._forget_session()
         for feed in self._feeds.values():
             feed.fail(session_lost())
@@ -263,7 +275,14 @@ class Link:
 
     # -- hearing
 
-    def _on_message(self, frames: wire.Frames) -> None:
+    def _on_lost(self, pipe: Pipe) -> None:
+        """The broker would not know the next connection as ours; and it may have another key by now."""
+        if pipe is self._pipe and self.welcome is not None:
+            self._forget_session()
+
+    def _on_message(self, pipe: Pipe, frames: wire.Frames) -> None:
+        if pipe is not self._pipe:
+            self._close_pipes(but=pipe)  # its server answers, so the others try a key that is not in use
         self._heard = asyncio.get_running_loop().time()
         try:
             header, bodies = wire.from_broker(frames)
@@ -275,7 +294,9 @@ class Link:
             handler(self, header, bodies)
 
     def _on_welcome(self, welcome: wire.Welcome, _bodies: wire.Frames) -> None:
-        if self.welcome is None:
+        if self.welcome is None and self._pipe is not None:
+            if welcome.next_key:
+                self.server_keys = (self._pipe.server_key, welcome.next_key)
             self._welcomed(welcome)
 
     def _on_bye(self, bye: wire.Bye, _bodies: wire.Frames) -> None:

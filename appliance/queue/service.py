@@ -5,14 +5,14 @@ import sys
 from pathlib import Path
 
 from appliance import notify
-from appliance.contracts.service import CURVE_CREDENTIAL, credential, load
+from appliance.contracts.service import CURVE_CREDENTIAL, credential, load, server_keys
 from appliance.errors import InvalidInput
 from appliance.queue.address import Home
 from appliance.queue.auth import KeyRing
 from appliance.queue.broker import Broker
 from appliance.queue.clock import SystemClock
 from appliance.queue.engine import Engine
-from appliance.queue.keys import Keys
+from appliance.queue.keys import Keys, public_of
 from appliance.queue.loop import serve
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.sqlite_store import SqliteStore
@@ -26,12 +26,14 @@ async def main() -> None:
     if not directory.is_absolute():
         raise InvalidInput("The broker has no state directory.", hint="Its unit needs StateDirectory=.")
     ring = KeyRing(Path(settings.access_file))
-    keys = Keys(public=context.queue_key, secret=credential(CURVE_CREDENTIAL))
+    secret = credential(CURVE_CREDENTIAL)
+    keys = Keys(public=public_of(secret), secret=secret)
+    announced = server_keys()
+    next_key = announced[1] if announced[0] == keys.public and len(announced) > 1 else ""
     store = SqliteStore(directory / "queue.sqlite")
     try:
-        engine = Engine(
-            store, Home(context.lan, context.cluster), settings, clock=SystemClock(), ring=ring, disk=directory
-        )
+        home = Home(context.lan, context.cluster)
+        engine = Engine(store, home, settings, clock=SystemClock(), ring=ring, disk=directory, next_key=next_key)
         broker = Broker(settings, keys, engine, ring)
         try:
             await serve(broker, f"Serving {', '.join(settings.bind)}")

@@ -186,7 +186,10 @@ class Bye(Header, frozen=True):
 
 
 class Welcome(Header, frozen=True):
-    """The session is open: the broker's name, the name of our key, this start of the broker, and its rules."""
+    """The session is open: the broker's name, the name of our key, this start of the broker, and its rules.
+
+    `next_key` is the public key that the broker takes into use at one of its next starts, empty where there is none.
+    """
 
     broker: Text
     name: Text
@@ -194,6 +197,7 @@ class Welcome(Header, frozen=True):
     heartbeat_s: Span
     lease_s: Span
     max_body: int
+    next_key: Annotated[str, Meta(max_length=40)] = ""
 
 
 class Trouble(Header, frozen=True):

@@ -225,7 +225,6 @@ def _service_document(site: Site, placed: Placed, facts: Facts) -> str:
         lan=site.config.machine.lan,
         cluster=site.config.machine.cluster,
         queue_endpoint=f"tcp://{queue.leg.v4}:{queue.instance.port(QUEUE_PORT).number}",
-        queue_key=facts.public_keys[queue.instance.name],
         public_key=facts.public_keys[placed.instance.name],
         legs=dict(placed.legs.items()),
         settings=msgspec.Raw(b"{}" if settings is None else msgspec.json.encode(settings)),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from appliance.component import ComponentSpec
 from appliance.config import Config
+from appliance.errors import Unavailable
 from appliance.host.box import Box
 from appliance.hwprofile import HardwareProfile
 from appliance.queue.keys import Keys
 from appliance.supervisor import uplink
-from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, desired
+from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, broker, desired
 from appliance.supervisor.keys import KeyStore
 from appliance.supervisor.place import gateway, place
 from appliance.supervisor.registry import specs
@@ -25,6 +26,7 @@ class Intent:
         self._box = box
         self._profile = profile
         self._store = keys
+        self._queue = ""
         self.keys: dict[str, Keys] = {}
         self.uplink: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
@@ -32,13 +34,15 @@ class Intent:
     async def form(self, config: Config) -> Desired:
         """Return what the machine should be; raise BadDeclaration where the components contradict each other."""
         declared = await asyncio.to_thread(specs, config)
-        way_out = gateway(place(config, declared)).instance.name
+        placed = place(config, declared)
+        way_out = gateway(placed).instance.name
         choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out, self._profile)
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
         self.uplink = await self._box.addresses(way_out)
         declared_notes = (note for spec in declared for instance in spec.instances for note in instance.notes)
         self.notes = (*choice.notes, *declared_notes)
-        self.keys = await asyncio.to_thread(self._make_keys, declared)
+        self._queue = broker(placed).instance.name
+        self.keys = await asyncio.to_thread(self._make_keys, declared, self._queue)
         four, six = uplink.by_family(self.uplink)
         facts = Facts(
             uplink_nic=choice.name,
@@ -50,9 +54,16 @@ class Intent:
         )
         return await asyncio.to_thread(desired, config, declared, facts)
 
-    def _make_keys(self, declared: tuple[ComponentSpec, ...]) -> dict[str, Keys]:
+    async def rotate_queue_key(self) -> None:
+        """Give the broker its next key, which its clients know already; it takes it at its restart."""
+        if not self._queue:
+            raise Unavailable("The machine has not been laid out yet.")
+        await asyncio.to_thread(self._store.rotate, self._queue)
+
+    def _make_keys(self, declared: tuple[ComponentSpec, ...], queue: str) -> dict[str, Keys]:
         instances = [instance for spec in declared for instance in spec.instances]
         for instance in instances:
             if instance.wireguard is not None:
                 self._store.wireguard(instance.name)
+        self._store.announce(queue)
         return self._store.curve([SUPERVISOR, *(instance.name for instance in instances)])

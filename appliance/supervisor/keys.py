@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from appliance.contracts.service import SERVER_KEYS_CREDENTIAL
 from appliance.queue.keys import Keys, generate_keys, public_of
 
 
@@ -19,6 +20,20 @@ class KeyStore:
     def curve(self, names: Iterable[str]) -> dict[str, Keys]:
         """Return the CURVE pair of each name, made where there is none yet."""
         return {name: self._curve(name) for name in names}
+
+    def announce(self, server: str) -> None:
+        """Write down, for the clients of a server, its public key and the one that it will take next."""
+        keys = self.curve([server, _next(server)])
+        text = "\n".join(keys[name].public for name in (server, _next(server)))
+        path = self._directory / SERVER_KEYS_CREDENTIAL
+        if not path.exists() or path.read_text(encoding="ascii") != text + "\n":
+            self._write(path, text)
+
+    def rotate(self, server: str) -> None:
+        """Give a server its next key, which was announced before, and announce another."""
+        self.announce(server)
+        (self._directory / f"{_next(server)}.secret").replace(self._directory / f"{server}.secret")
+        self.announce(server)
 
     def wireguard(self, name: str) -> Path:
         """Return the file with the WireGuard private key (base64) of that name, made where there is none yet."""
@@ -46,3 +61,7 @@ class KeyStore:
             out.flush()
             os.fsync(out.fileno())
         candidate.rename(path)
+
+
+def _next(server: str) -> str:
+    return f"{server}.next"

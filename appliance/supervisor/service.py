@@ -10,7 +10,16 @@ import msgspec
 
 from appliance import notify
 from appliance.component import RUN, STATE
-from appliance.contracts.machine import Applied, ConfigText, Firewall, MachineStatus, Pairing, Plan, PlanStep
+from appliance.contracts.machine import (
+    Applied,
+    ConfigText,
+    Firewall,
+    MachineStatus,
+    Pairing,
+    Plan,
+    PlanStep,
+    Rotated,
+)
 from appliance.contracts.order import Health
 from appliance.contracts.traffic import QueueStats
 from appliance.contracts.user import PairingAttempt
@@ -75,6 +84,7 @@ class Supervisor:
                 "apply": self._call_apply,
                 "pairing.open": self._call_pairing_open,
                 "queue.stats": self._call_queue_stats,
+                "queue.rotate-key": self._call_queue_rotate_key,
             }
         )
         async with self._box, asyncio.TaskGroup() as group:
@@ -204,6 +214,11 @@ class Supervisor:
 
     async def _call_queue_stats(self, _body: bytes) -> QueueStats:
         return await self._hotline.stats()
+
+    async def _call_queue_rotate_key(self, _body: bytes) -> Rotated:
+        async with self._turn:
+            await self._intent.rotate_queue_key()
+        return Rotated(steps=await self._round("the queue's next key is taken into use"))
 
 
 def _not_read(message: str) -> Problem:

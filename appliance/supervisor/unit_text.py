@@ -1,7 +1,7 @@
 """The systemd units of an instance (systemd.exec(5), systemd.service(5), systemd.resource-control(5))."""
 
 from appliance.component import PYTHON, RUN, STATE, Credential, Instance, Resources, UnitSpec
-from appliance.contracts.service import CURVE_CREDENTIAL, SERVICE_FILE
+from appliance.contracts.service import CURVE_CREDENTIAL, SERVER_KEYS_CREDENTIAL, SERVICE_FILE
 from appliance.hwprofile import Budget
 
 MARK = "# Written by the ALPHA-REN supervisor."
@@ -94,10 +94,17 @@ def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
 
 
 def credentials(instance: str, unit: UnitSpec) -> tuple[Credential, ...]:
-    """Return the unit's credentials: its own, and for our own processes the instance's CURVE secret."""
-    if unit.exec[0] != PYTHON or any(each.name == CURVE_CREDENTIAL for each in unit.credentials):
+    """Return the unit's credentials: its own, and for our own processes the instance's CURVE secret and the broker's
+    public keys.
+    """
+    if unit.exec[0] != PYTHON:
         return unit.credentials
-    return (Credential(name=CURVE_CREDENTIAL, path=secret_path(instance)), *unit.credentials)
+    own = {each.name for each in unit.credentials}
+    ours = (
+        Credential(name=CURVE_CREDENTIAL, path=secret_path(instance)),
+        Credential(name=SERVER_KEYS_CREDENTIAL, path=f"{STATE}/keys/{SERVER_KEYS_CREDENTIAL}"),
+    )
+    return (*(each for each in ours if each.name not in own), *unit.credentials)
 
 
 def _life(unit: UnitSpec) -> list[str]:

@@ -31,8 +31,11 @@ class Broker:
     def __init__(self, directory: Path, **settings: object) -> None:
         self.directory = directory
         self.keys = generate_keys()
+        self.next_keys = generate_keys()
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.clients: dict[str, tuple[Keys, Rights]] = {}
+        self.others: tuple[Access, ...] = ()
+        """Further entries of the key list."""
         self.process: subprocess.Popen[bytes] | None = None
         self.settings = settings
         self.grant("tester", ALL)
@@ -58,6 +61,7 @@ class Broker:
     def write_access(self) -> None:
         """Write the key list, atomically."""
         entries = tuple(Access(name=n, public_key=k.public, rights=r) for n, (k, r) in self.clients.items())
+        entries += self.others
         candidate = self.directory / "access.json.new"
         candidate.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
         candidate.rename(self.directory / "access.json")
@@ -67,6 +71,7 @@ class Broker:
         directory = self.directory
         (directory / "state").mkdir(exist_ok=True)
         (directory / "curve-secret").write_text(self.keys.secret)
+        (directory / "queue-keys").write_text(f"{self.keys.public}\n{self.next_keys.public}\n")
         settings = msgspec.convert(
             {
                 "bind": [self.endpoint, self.ipc], "access_file": str(directory / "access.json"),
@@ -76,7 +81,7 @@ class Broker:
         )  # fmt: skip
         context = ServiceContext(
             instance="queue", component="queue", machine="box", lan="lan", cluster="main", queue_endpoint=self.endpoint,
-            queue_key=self.keys.public, public_key=self.keys.public, legs={},
+            public_key=self.keys.public, legs={},
             settings=msgspec.Raw(msgspec.json.encode(settings)),
         )  # fmt: skip
         (directory / "service.json").write_bytes(msgspec.json.encode(context))
@@ -100,6 +105,12 @@ class Broker:
                 raise AssertionError(f"the broker did not start:\n{self.log()}") from None
             finally:
                 (directory / "notify").unlink()
+
+    def rotate(self) -> None:
+        """Give the broker its next key, as its unit's restart does, and let it announce another."""
+        self.stop()
+        self.keys, self.next_keys = self.next_keys, generate_keys()
+        self.start()
 
     def reload(self) -> None:
         """Let the process read the key list now, and return once it has."""

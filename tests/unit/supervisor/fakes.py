@@ -115,4 +115,5 @@ class Keys(dict[str, str]):
 
 def small(servers: int = 2, *, vpn: bool = False, **facts: object) -> Desired:
     """The small machine as it should be."""
-    return desired(Config(), specs(servers, vpn=vpn), Facts(public_keys=Keys(), **facts))  # type: ignore[arg-type]
+    known = {"public_keys": Keys(), **facts}
+    return desired(Config(), specs(servers, vpn=vpn), Facts(**known))  # type: ignore[arg-type]

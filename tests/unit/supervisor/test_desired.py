@@ -31,9 +31,18 @@ def test_every_process_gets_its_service_document() -> None:
     assert context.instance == "srv-2"
     assert context.component == "srv"
     assert context.queue_endpoint == "tcp://10.156.16.2:7156"
-    assert context.queue_key == "key of queue"
     assert context.public_key == "key of srv-2"
     assert context.legs["cluster"].v4 == "10.156.17.2"
+
+
+def test_another_key_of_the_broker_restarts_the_broker_and_nobody_else() -> None:
+    before, after = (
+        small(public_keys=Keys(queue=key, supervisor="s")).machine for key in ("the old key", "the new key")
+    )
+    changed = {file.path for file in after.files if file not in before.files}
+    assert changed == {"/run/alpha-ren/queue/service.json"}
+    assert {unit.name for unit in after.units if changed & set(unit.restart_on)} == {"alpha-ren-queue.service"}
+    assert after.units == before.units
 
 
 def test_everybody_asks_the_instance_that_offers_names() -> None:
@@ -86,6 +95,7 @@ def test_a_unit_runs_in_its_namespace_with_its_own_names_and_its_limits() -> Non
         "StartLimitIntervalSec=0",
         "BindReadOnlyPaths=/run/alpha-ren/srv-1/resolv.conf:/etc/resolv.conf",
         f"LoadCredential=curve-secret:{STATE}/keys/srv-1.secret",
+        f"LoadCredential=queue-keys:{STATE}/keys/queue-keys",
     ):
         assert line in text.splitlines()
     assert "MemoryMax=256M" in unit_named(machine, "alpha-ren-srv-1.slice").text.splitlines()

@@ -26,3 +26,29 @@ def test_a_wireguard_key_is_one(tmp_path: Path) -> None:
     path = KeyStore(tmp_path).wireguard("vpn")
     assert len(public_of(path.read_text().strip())) == 44
     assert KeyStore(tmp_path).wireguard("vpn").read_text() == path.read_text()
+
+
+def announced(keys: Path) -> list[str]:
+    return (keys / "queue-keys").read_text().splitlines()
+
+
+def test_a_server_takes_the_key_that_was_announced_and_another_is_announced(tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path)
+    keys.announce("queue")
+    now, following = announced(tmp_path)
+    assert keys.curve(["queue"])["queue"].public == now
+    assert KeyStore(tmp_path).curve(["queue.next"])["queue.next"].public == following
+    keys.rotate("queue")
+    after = announced(tmp_path)
+    assert after[0] == following == keys.curve(["queue"])["queue"].public
+    assert after[1] not in (now, following)
+    assert (tmp_path / "queue.next.secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_rotation_that_a_power_cut_halved_is_completed(tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path)
+    keys.announce("queue")
+    _, following = announced(tmp_path)
+    (tmp_path / "queue.next.secret").replace(tmp_path / "queue.secret")
+    keys.announce("queue")
+    assert announced(tmp_path)[0] == following != announced(tmp_path)[1]
