@@ -56,7 +56,6 @@ class Letter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     body: bytes
     history: tuple[Line, ...] = ()
     key: str | None = None
-    hops: int = 0
     waits_s: float = 0.0
     not_before: float | None = None
     expires_at: float | None = None

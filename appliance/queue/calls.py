@@ -1,23 +1,31 @@
 """Calls: from the caller to one of those who serve the name, and the answer back, or a clear error."""
 
 import heapq
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 
 import msgspec
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, InvalidInput
 from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.clock import Clock
-from appliance.queue.errors import CALL_DEADLINE, NOT_SERVED, SERVER_LOST, NotPermitted
+from appliance.queue.errors import CALL_DEADLINE, NOT_SERVED, SERVER_LOST, NotPermitted, StoreFailed, StoreFull
 from appliance.queue.intake import Ack
 from appliance.queue.sessions import Outbox, Session
 
 MAX_PENDING = 1024
 """Calls that one session may have under way."""
 
-OwnHandler = Callable[[bytes], msgspec.Struct]
+OWN_S = 0.05
+"""Seconds of a turn in which the broker answers calls to itself; the others wait for the next."""
+
+Later = Future[msgspec.Struct]
+OwnHandler = Callable[[Session, bytes], msgspec.Struct | Later]
+"""Answers a call to the broker itself, within its turn or later."""
 
 
 class Pending(msgspec.Struct, gc=False):
@@ -32,13 +40,18 @@ class Pending(msgspec.Struct, gc=False):
 
 
 class Calls:
-    """Servers by name, calls under way by number. `own` are the names that the broker answers itself."""
+    """Servers by name, calls under way by number. `own` are the names that the broker answers itself.
+
+    These are noted as they come, and carried out by `run_own`, inside the turn's transaction.
+    """
 
     def __init__(self, home: Home, clock: Clock, outbox: Outbox, own: dict[str, OwnHandler]) -> None:
         self._home = home
         self._clock = clock
         self._outbox = outbox
         self._own = own
+        self._noted: deque[tuple[Session, wire.Call, bytes]] = deque()
+        self._later: list[tuple[Session, int, Later]] = []
         self._servers: dict[str, list[Session]] = {}
         self._pending: dict[int, Pending] = {}
         self._by_time: list[tuple[float, int]] = []
@@ -68,19 +81,18 @@ class Calls:
             if not session.grant.allows("call", name):
                 raise NotPermitted(f"{session.name} may not call {name}.")
         except ApplianceError as error:
-            problem = error.problem
-            self._fail(session, header.request, wire.Fault(problem.code, problem.message, problem.hint, problem.status))
-            return
-        if name in self._own:
-            self._answer_own(session, header, bodies[0], self._own[name])
+            self._refuse(session, header.request, error)
             return
         servers = self._servers.get(name)
-        if not servers:
-            hint = "Is the component that serves it up? `alpha-ren status` shows it."
-            self._fail(session, header.request, wire.Fault(NOT_SERVED, f"Nobody serves {name}.", hint, 503))
-        elif self._asked[session] >= MAX_PENDING:
+        if self._asked[session] >= MAX_PENDING:
             hint = "Wait for some of them to be answered."
             self._fail(session, header.request, wire.Fault("queue-busy", "Too many calls are under way.", hint, 503))
+        elif name in self._own:
+            self._asked[session] += 1
+            self._noted.append((session, msgspec.structs.replace(header, name=name), bodies[0]))
+        elif not servers:
+            hint = "Is the component that serves it up? `alpha-ren status` shows it."
+            self._fail(session, header.request, wire.Fault(NOT_SERVED, f"Nobody serves {name}.", hint, 503))
         else:
             server = min(servers, key=self._in_hand.__getitem__)
             servers.append(servers.pop(servers.index(server)))
@@ -95,15 +107,33 @@ class Calls:
         heapq.heappush(self._by_time, (until, number))
         self._outbox.post(server, wire.Asked(number, name, session.name, header.deadline_s), [body])
 
-    def _answer_own(self, session: Session, header: wire.Call, body: bytes, handler: OwnHandler) -> None:
+    def run_own(self) -> None:
+        """Carry out what was asked of the broker itself, as much as fits into a turn, and answer it."""
+        for session, request, later in [each for each in self._later if each[2].done()]:
+            self._later.remove((session, request, later))
+            self._answer_own(session, request, later.result)
+        until = time.monotonic() + OWN_S
+        while self._noted and time.monotonic() < until:
+            session, header, body = self._noted.popleft()
+            self._answer_own(session, header.request, partial(self._own[header.name], session, body))
+
+    def _answer_own(self, session: Session, request: int, handle: Callable[[], msgspec.Struct | Later]) -> None:
+        if session.closed:
+            return
         try:
-            reply = msgspec.msgpack.encode(handler(body))
+            reply = handle()
         except msgspec.DecodeError as error:
-            self._fail(
-                session, header.request, wire.Fault("invalid-input", f"The request does not fit: {error}.", "", 400)
-            )
+            self._refuse(session, request, InvalidInput(f"The request does not fit: {error}."))
+        except (StoreFull, StoreFailed):
+            raise
+        except ApplianceError as error:
+            self._refuse(session, request, error)
         else:
-            self._outbox.post(session, wire.Reply(header.request), [reply])
+            if isinstance(reply, Future):
+                self._later.append((session, request, reply))
+                return
+            self._outbox.post(session, wire.Reply(request), [msgspec.msgpack.encode(reply)])
+        self._count_down(self._asked, session)
 
     def handle_answer(self, session: Session, header: wire.Answer, bodies: wire.Frames) -> None:
         """Give the answer to the caller; one that nobody waits for any more is dropped."""
@@ -125,6 +155,7 @@ class Calls:
                 self._fail(pending.caller, pending.request, wire.Fault(SERVER_LOST, message, hint, 503))
             elif pending.caller is session:
                 self._end(pending)
+        self._asked.pop(session, None)
 
     def pass_time(self) -> None:
         """Answer the calls whose deadline has passed."""
@@ -138,15 +169,25 @@ class Calls:
                 self._fail(pending.caller, pending.request, wire.Fault(CALL_DEADLINE, message, hint, 504))
 
     def next_time(self) -> float | None:
-        """Return the broker time of the next deadline."""
+        """Return the broker time at which there is something to do, None if nothing waits."""
+        if self._noted or any(later.done() for _session, _request, later in self._later):
+            return self._clock.now()
         return self._by_time[0][0] if self._by_time else None
 
     def _end(self, pending: Pending) -> None:
         del self._pending[pending.number]
-        for counter, session in ((self._asked, pending.caller), (self._in_hand, pending.server)):
-            counter[session] -= 1
-            if not counter[session]:
-                del counter[session]
+        self._count_down(self._asked, pending.caller)
+        self._count_down(self._in_hand, pending.server)
+
+    def _count_down(self, counter: Counter[Session], session: Session) -> None:
+        counter[session] -= 1
+        if counter[session] <= 0:
+            del counter[session]
+
+    def _refuse(self, session: Session, request: int, error: ApplianceError) -> None:
+        problem = error.problem
+        fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
+        self._fail(session, request, fault)
 
     def _fail(self, session: Session, request: int, fault: wire.Fault) -> None:
         self._outbox.post(session, wire.Reply(request, fault), [b""])

@@ -8,19 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from appliance.contracts.member import Ping, Pong
-from appliance.contracts.traffic import Messages, QueueStats, RecentQuery
+from appliance.contracts.traffic import QueueStats
 from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.auth import Grant, KeyRing
 from appliance.queue.backoff import Draw
 from appliance.queue.calls import Calls
 from appliance.queue.clock import Clock
+from appliance.queue.errand import Errand
 from appliance.queue.errors import StoreFull, WireError
 from appliance.queue.events import Events
-from appliance.queue.inspection import Meter, depths, message_of
+from appliance.queue.inspection import Meter, depths
+from appliance.queue.operations import Operations
 from appliance.queue.sessions import GateRoute, Outbox, Parcel, Route, Session
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.store import Store
@@ -64,16 +63,20 @@ class Engine:
         self._epoch = os.urandom(8).hex()
         self._meter = Meter()
         self._disk_free = 0
+        self._errand = Errand()
         self._events = Events(home, clock, self._outbox)
         self._start()
 
     def _start(self) -> None:
         """Begin from what is on disk."""
-        own = {"queue.stats": self._stats, "queue.recent": self._recent, "queue.ping": self._ping}
-        self._calls = Calls(self._home, self._clock, self._outbox, own)
         self._work = Work(
             self._store, self._home, self._settings, self._clock, self._outbox, ring=self._ring, draw=self._draw
         )
+        self._operations = Operations(
+            self._store, self._home, self._clock, self._work, self._errand,
+            directory=self._disk, leave_free=self._settings.min_free_bytes, stats=self._stats,
+        )  # fmt: skip
+        self._calls = Calls(self._home, self._clock, self._outbox, self._operations.calls)
         self._last_turn = self._clock.now()
         self._kept_house = self._last_turn - HOUSEKEEPING_S
         self._handlers: dict[type[wire.Header], Handler] = {
@@ -204,8 +207,10 @@ class Engine:
             lapse = self._work.leases.next_time()
             if lapse is not None and lapse <= now:
                 self._drop_silent(now)  # or it would be given again what it let lapse
+            self._calls.run_own()
             self._work.run_turn()
             self._commit()
+            self._operations.after_commit()
         except StoreFull as error:
             self._start_over(error)
         return self._outbox.take()
@@ -250,7 +255,7 @@ class Engine:
         self._start()
         self._keep_house(self._clock.now())
 
-    def _stats(self, _body: bytes) -> QueueStats:
+    def _stats(self) -> QueueStats:
         work, meter = self._work, self._meter
         return QueueStats(
             at=self._clock.wall(),
@@ -267,11 +272,6 @@ class Engine:
             commits_within=meter.commits_within,
         )
 
-    def _recent(self, body: bytes) -> Messages:
-        query = msgspec.msgpack.decode(body, type=RecentQuery) if body else RecentQuery()
-        found = self._store.recent(query.limit, query.only, query.without)
-        return Messages(messages=tuple(map(message_of, found)))
-
-    def _ping(self, body: bytes) -> Pong:
-        msgspec.msgpack.decode(body, type=Ping)
-        return Pong(name="queue", pending=0, flows_revision=0)
+    def close(self) -> None:
+        """End what runs beside the turns; before the store is closed."""
+        self._errand.close()

@@ -50,4 +50,5 @@ def depths(ledger: Ledger, dispatch: Dispatch) -> tuple[Depth, ...]:
 
 def message_of(brief: Brief) -> Message:
     """Return an item as it is shown outside of the broker."""
-    return Message(**(msgspec.structs.asdict(brief) | {"state": STATE_NAMES[brief.state]}))
+    fields = {name: getattr(brief, name) for name in Message.__struct_fields__}
+    return Message(**(fields | {"state": STATE_NAMES[brief.state]}))

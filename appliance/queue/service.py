@@ -39,6 +39,7 @@ async def main() -> None:
             await serve(broker, f"Serving {', '.join(settings.bind)}")
         finally:
             broker.close()
+            engine.close()
     finally:
         store.close()
 

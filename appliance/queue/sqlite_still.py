@@ -22,20 +22,25 @@ class SqliteStill:
     """See Still."""
 
     def __init__(self, path: Path, let_go: Callable[[], None]) -> None:
+        self._path = path
         self._let_go = let_go
         self._db = sqlite3.connect(
             f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
         )
 
-    def copy(self, path: Path) -> None:
+    def copy(self, path: Path, leave_free: int = 0) -> int:
         """See Still."""
         candidate = path.with_name(f"{path.name}.new")
         try:
             candidate.unlink(missing_ok=True)
+            room = os.statvfs(path.parent)
+            if room.f_bavail * room.f_frsize < self._path.stat().st_size + leave_free:
+                raise CopyFailed(f"The disk has no room for another {self._path.stat().st_size} bytes.")
             self._db.execute("VACUUM INTO ?", (str(candidate),))
             _sync(candidate, os.O_RDWR)
             candidate.rename(path)
             _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            return path.stat().st_size
         except (OSError, sqlite3.Error) as error:
             candidate.unlink(missing_ok=True)
             raise CopyFailed(f"The store could not be copied to {path}: {error}.") from error

@@ -173,8 +173,11 @@ class Purged(msgspec.Struct, frozen=True, gc=False):
 class Still(Protocol):
     """What a store held at one moment, which another thread may read while the store goes on."""
 
-    def copy(self, path: Path) -> None:
-        """Write it to `path`, which is there in full and on disk, or not at all. Raises CopyFailed."""
+    def copy(self, path: Path, leave_free: int = 0) -> int:
+        """Write it to `path`, which is there in full and on disk, or not at all; return its size.
+
+        Raises CopyFailed, also where less than `leave_free` bytes of the disk might be left.
+        """
 
     def check(self) -> list[str]:
         """Return what is wrong with it, a sentence each; empty when all is well."""

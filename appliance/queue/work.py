@@ -187,6 +187,10 @@ class Work:
             times.append(self._clock.now() + max(0.0, self._next_wall - self._clock.wall()))
         return min(times, default=None)
 
+    def look_at_times(self) -> None:
+        """Find out anew when the next item becomes due, begins or expires: some were changed from outside."""
+        self._next_due, self._next_wall = self._store.next_times()
+
     def run_turn(self) -> None:
         """Bring everything noted into one transaction; the caller commits. Raises StoreFull, StoreFailed."""
         for lease in self.leases.lapsed(self._clock.now()):

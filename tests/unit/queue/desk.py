@@ -70,6 +70,15 @@ class Desk:
         )  # fmt: skip
         self.inboxes.clear()
 
+    def grant(self, name: str, rights: Rights) -> None:
+        """Let the broker know another key, and open a session with it."""
+        access = self.directory / "access.json"
+        known = msgspec.json.decode(access.read_bytes(), type=AccessList)
+        entries = (*known.entries, Access(name=name, public_key=name, rights=rights))
+        access.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
+        self.ring.reload()
+        self.hello(name)
+
     def restart(self) -> None:
         """End as a kill does, with nothing said, and start again."""
         self.store.close()

@@ -19,7 +19,9 @@ from appliance.queue.client import Connection, QueueClient
 from appliance.queue.keys import Keys, generate_keys
 from appliance.queue.settings import BrokerSettings
 
-ALL = Rights(publish=("*",), consume=("*",), emit=("*",), subscribe=("*",), call=("*",), serve=("*",))
+ALL = Rights(
+    publish=("*",), consume=("*",), emit=("*",), subscribe=("*",), call=("*",), serve=("*",), administer=("*",)
+)
 STARTED_WITHIN_S = 15.0
 STOPPED_WITHIN_S = 15.0
 RELOADED = "the key list was read"
