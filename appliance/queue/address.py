@@ -74,7 +74,11 @@ def is_foreign(canonical: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile("[^/]*".join(re.escape(part) for part in pattern.split("*")))
+    first, *parts = (re.escape(part) for part in pattern.split("*"))
+    # The leftmost place of each part is as good as any, so there is no way back into one that was passed: a pattern
+    # that a peer made up costs no more than its length times the name's.
+    passed = "".join(f"(?>[^/]*?{part})" for part in parts[:-1])
+    return re.compile(first + passed + "".join(f"[^/]*{part}" for part in parts[-1:]))
 
 
 def matches(pattern: str, name: str) -> bool:

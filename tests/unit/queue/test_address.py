@@ -1,7 +1,7 @@
 """Addresses and patterns."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appliance.queue.address import Address, Home, covers, matches, parse
@@ -54,6 +54,28 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
 )
 def test_a_star_is_any_run_of_characters_but_a_slash(pattern: str, name: str, expected: bool) -> None:
     assert matches(pattern, name) is expected
+
+
+def stands_for(pattern: str, name: str) -> bool:
+    """The definition: a star is nothing, or one more character that is no slash."""
+    if not pattern:
+        return not name
+    if pattern[0] != "*":
+        return name[:1] == pattern[0] and stands_for(pattern[1:], name[1:])
+    return stands_for(pattern[1:], name) or (bool(name) and name[0] != "/" and stands_for(pattern, name[1:]))
+
+
+@given(st.text("ab*/", max_size=8), st.text("ab/", max_size=8))
+@example("*a/b*/a", "aa/b/a")
+@example("*b", "ab/b")
+def test_a_pattern_matches_what_its_definition_says(pattern: str, name: str) -> None:
+    assert matches(pattern, name) is stands_for(pattern, name)
+
+
+@pytest.mark.timeout(60)
+def test_a_pattern_that_a_peer_made_up_cannot_hold_up_the_broker() -> None:
+    assert not matches("*a" * 100 + "*b", "a" * 200)  # hours, where each star may be tried at each place
+    assert matches("*a" * 100 + "*", "a" * 200)
 
 
 PART = st.text("ab.*/", min_size=1, max_size=6)
