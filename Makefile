@@ -15,7 +15,7 @@ help:
 	@echo 'make test                               build, then run every ring of tests that needs no extra hardware'
 	@echo 'make lab [ARGS=TOPOLOGY.toml]           the firmware in containers with the working copy laid over it; Ctrl-C ends it'
 	@echo 'make image [PROFILE=qemu]               the image for a profile of hwprofiles/, compressed, with checksums'
-	@echo 'make bench [ONLY=name]                  measure, print a table, write build/bench/NAME.json'
+	@echo 'make bench [ONLY=name] [ARGS=--quick]   measure, print a table, write build/bench/NAME.json'
 	@echo 'make flash [PROFILE=name] DEVICE=/dev/… write an image to a device (not yet)'
 
 # What `make run` prints on standard output is the machine's own: `--until-ready` is one line of JSON.
@@ -41,7 +41,7 @@ lab:
 bench:
 	@scripts/bootstrap bench
 	@scripts/build disk qemu
-	@$(AS_ROOT) $(PYTHON) -m tests.bench $(ONLY)
+	@$(AS_ROOT) $(PYTHON) -m tests.bench $(ARGS) $(ONLY)
 
 flash:
 	@scripts/bootstrap image

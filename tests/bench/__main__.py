@@ -1,8 +1,11 @@
-"""`make bench [ONLY=name]`: takes the measures of this folder, writes each to build/bench/NAME.json, prints one table.
+"""`make bench [ONLY=name] [ARGS=--quick]`: takes the measures of this folder, writes each to build/bench/NAME.json,
+prints one table.
 
-A measure is a module with `measure() -> Measure`, or `measures() -> list[Measure]` where one run gives several.
+A measure is a module with `measure() -> Measure`, or `measures(quick) -> list[Measure]` where one run gives several;
+`quick` asks for one run in place of the median of five.
 """
 
+import argparse
 import importlib
 import platform
 import re
@@ -22,7 +25,11 @@ def names() -> list[str]:
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or names()
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--quick", action="store_true", help="one run in place of the median of five")
+    parser.add_argument("measures", nargs="*")
+    asked = parser.parse_args()
+    wanted = asked.measures or names()
     unknown = sorted(set(wanted) - set(names()))
     if unknown:
         raise Failure("no-such-measure", f"There is no measure {unknown[0]}.", f"Measures: {', '.join(names())}.")
@@ -30,7 +37,7 @@ def main() -> None:
     for name in wanted:
         print(f"Measuring {name} …", file=sys.stderr, flush=True)
         module = importlib.import_module(f"tests.bench.{name}")
-        found = module.measures() if hasattr(module, "measures") else [module.measure()]
+        found = module.measures(asked.quick) if hasattr(module, "measures") else [module.measure()]
         for one in found:
             measure.write(measure.record(one, machine(), commit()))
         taken += found

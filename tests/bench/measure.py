@@ -11,7 +11,9 @@ RESULTS = Path(__file__).resolve().parents[2] / "build/bench"
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured; `details` are the parts that `ours` is made of, in the same unit.
 
-    `ratio` is ours divided by the peer's. Where there is no peer or no target, the field is null.
+    `ratio` is ours divided by the peer's. Where there is no peer or no target, the field is null; `peer_name` then says
+    why a peer is missing. `beside` was counted along with it, each with its unit in its name; `how` says what both
+    sides were and did.
     """
 
     measure: str
@@ -22,6 +24,8 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     peer: float | None = None
     target: float | None = None
     details: dict[str, float] = {}
+    beside: dict[str, float] = {}
+    how: str = ""
 
     @property
     def ratio(self) -> float | None:
@@ -51,6 +55,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     commit: str
     details: dict[str, float] = {}
+    beside: dict[str, float] = {}
+    how: str = ""
 
 
 def record(measure: Measure, machine: str, commit: str) -> Record:
@@ -69,15 +75,15 @@ def write(entry: Record, folder: Path = RESULTS) -> Path:
 
 
 def table(measures: list[Measure]) -> str:
-    """All measures as one table for a person, the largest details below each."""
-    rows = [("measure", "ours", "unit", "peer", "ratio", "target", "")]
+    """All measures as one table for a person, the largest details below each, and at the end how they were taken."""
+    rows: list[tuple[str, ...]] = [("measure", "ours", "unit", "peer", "ratio", "target", "")]
     for measure in measures:
         rows.append(
             (
                 measure.measure,
                 f"{measure.ours:g}",
                 measure.unit,
-                f"{measure.peer:g} ({measure.peer_name})" if measure.peer is not None else "-",
+                f"{measure.peer:g} ({measure.peer_name})" if measure.peer is not None else measure.peer_name or "-",
                 f"{measure.ratio:g}" if measure.ratio is not None else "-",
                 f"{measure.target:g}" if measure.target is not None else "-",
                 measure.verdict,
@@ -85,6 +91,10 @@ def table(measures: list[Measure]) -> str:
         )
         largest = sorted(measure.details.items(), key=lambda item: -item[1])[:12]
         rows += [(f"  {name}", f"{value:g}", measure.unit, "", "", "", "") for name, value in largest]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+        if measure.beside:
+            rows.append(("  " + ", ".join(f"{name} {value:g}" for name, value in measure.beside.items()),))
+    full = [row for row in rows if len(row) > 1]
+    widths = [max(len(row[column]) for row in full) for column in range(len(full[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows)
+    hows = dict.fromkeys(measure.how for measure in measures if measure.how)
+    return "\n".join([*(line.rstrip() for line in lines), *hows])

@@ -1,0 +1,70 @@
+"""SQLite alone: the broker's own tables and statements, WAL and `synchronous=FULL`, without a broker around them."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+
+from appliance.queue.schema import STEPS
+from appliance.queue.sqlite_store import CHECKPOINT_PAGES, LEASE, PAGE
+from tests.bench.peers.order import Order, Report
+
+INSERT = """INSERT INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, published_at,
+ changed_at, size, reason) VALUES (?,?,?,?,0,0,8,0,'',?,?,?,'')"""
+FINISH = "UPDATE work SET state = 2, changed_at = ? WHERE seq = ?"
+FORGET_BODY = "DELETE FROM body WHERE seq = ?"
+
+
+def opened(path: str) -> sqlite3.Connection:
+    """Return a fresh database like the broker's."""
+    database = sqlite3.connect(path, isolation_level=None)
+    for pragma in (
+        f"page_size = {PAGE}", "locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    ):  # fmt: skip
+        database.execute(f"PRAGMA {pragma}")
+    for step in STEPS:
+        database.executescript(step)
+    return database
+
+
+def insert(database: sqlite3.Connection, order: Order, first: int, body: bytes) -> None:
+    """Insert one batch of `window` messages and have it on the disk."""
+    now = time.time()
+    seqs = range(first, first + order.window)
+    database.execute("BEGIN IMMEDIATE")
+    rows = [(seq, "bench", f"{seq:032x}", order.queue, now, now, order.size) for seq in seqs]
+    database.executemany(INSERT, rows)
+    database.executemany("INSERT INTO body VALUES (?,?)", [(seq, body) for seq in seqs])
+    database.execute("COMMIT")
+
+
+def work_off(database: sqlite3.Connection, order: Order, first: int) -> None:
+    """Lease one batch, in one transaction, and end it in another."""
+    now = time.time()
+    seqs = range(first, first + order.window)
+    database.execute("BEGIN IMMEDIATE")
+    database.executemany(LEASE, [(1, 1, "bench", now, seq) for seq in seqs])
+    database.execute("COMMIT")
+    database.execute("BEGIN IMMEDIATE")
+    database.executemany(FINISH, [(now, seq) for seq in seqs])
+    database.executemany(FORGET_BODY, [(seq,) for seq in seqs])
+    database.execute("COMMIT")
+
+
+def run(order: Order, *, with_consume: bool) -> Report:
+    """Insert batch after batch until the time is over; `with_consume` leases and ends each as well."""
+    database = opened(order.database)
+    body = bytes(order.size)
+    count = 0
+    began = time.monotonic()
+    while time.monotonic() < began + order.seconds:
+        insert(database, order, count + 1, body)
+        if with_consume:
+            work_off(database, order, count + 1)
+        count += order.window
+    return Report(count=count, began=began, ended=time.monotonic())
+
+
+LOADS: dict[str, Callable[[Order], Report]] = {
+    "publish": lambda order: run(order, with_consume=False), "both": lambda order: run(order, with_consume=True),
+}  # fmt: skip
