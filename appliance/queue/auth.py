@@ -130,7 +130,7 @@ class ZapHandler:
             if admits(public_key):
                 user = public_key
             else:
-                log.warning("refused the unknown key %s from %s", public_key, address.decode(errors="replace"))
+                log.warning("refused the key %s from %s", public_key, address.decode(errors="replace"))
         status = (b"200", b"OK") if user else (b"400", b"unknown key")
         self.socket.send_multipart([route, empty, b"1.0", request, *status, user.encode(), b""])
 

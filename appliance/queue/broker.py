@@ -20,8 +20,8 @@ MAX_DRAIN = 1024
 """Messages taken in before a turn ends, so that acknowledgements do not wait for ever."""
 MAX_DRAIN_BYTES = 8 * 2**20
 HIGH_WATER = 1000
-GATE_HIGH_WATER = 8
-"""Messages of peers from outside that wait here: they may be large, and the gate holds the others back."""
+GATE_HIGH_WATER = 8, 256
+"""Messages that wait at the gate's way, in and out: they may be large, and the gate holds its peers back."""
 
 INSIDE = "alpha-ren"
 GATE = "alpha-ren-gate"
@@ -41,7 +41,7 @@ class Broker(Loop):
         body = settings.max_body
         self._inside = self._router(settings.bind, keys, INSIDE, max_body=body, rcvhwm=HIGH_WATER, sndhwm=HIGH_WATER)
         ways = (f"ipc://{settings.gate_socket}",) if settings.gate_socket else ()
-        self._gate = self._router(ways, keys, GATE, max_body=body, rcvhwm=GATE_HIGH_WATER, sndhwm=HIGH_WATER)
+        self._gate = self._router(ways, keys, GATE, max_body=body, rcvhwm=GATE_HIGH_WATER[0], sndhwm=GATE_HIGH_WATER[1])
         if settings.gate_socket:
             Path(settings.gate_socket).chmod(0o666)  # the gate is another user; it is its key that opens
 

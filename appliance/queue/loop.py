@@ -93,10 +93,10 @@ class Loop:
         while not self._stopping:
             self.turns += 1
             self._wait(min(self._rest_s(), 1.0))
-            self._zap.answer_all()
             asked, self._reload = self._reload, False
             if self._ring.refresh(always=asked):
                 self._keys_changed()
+            self._zap.answer_all()
             self._turn()
 
     def _wait(self, seconds: float) -> None:

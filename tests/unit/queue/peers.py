@@ -16,11 +16,14 @@ ANSWERED_WITHIN_MS = 10_000
 class Peer:
     """A blocking DEALER; `receive` fails the test when nothing comes."""
 
-    def __init__(self, connection: Connection, *, hello: bool = True, identity: bytes = b"") -> None:
+    def __init__(
+        self, connection: Connection, *, hello: bool = True, identity: bytes = b"", high_water: int = 1000
+    ) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
         self._socket.rcvtimeo = ANSWERED_WITHIN_MS
+        self._socket.rcvhwm = self._socket.sndhwm = high_water
         if identity:
             self._socket.identity = identity
         join_curve(self._socket, connection.keys, connection.server_key)
@@ -45,12 +48,20 @@ class Peer:
         """Send whatever it is."""
         self._socket.send_multipart(frames)
 
+    def receive_frames(self) -> list[bytes]:
+        """Return the frames of the next message."""
+        return self._socket.recv_multipart()
+
     def receive(self, kind: type[H]) -> tuple[H, list[bytes]]:
         """Return the next message of that kind, skipping others."""
         while True:
-            header, bodies = wire.from_broker(self._socket.recv_multipart())
+            header, bodies = wire.from_broker(self.receive_frames())
             if isinstance(header, kind):
                 return header, bodies
+
+    def may_send(self, milliseconds: int) -> bool:
+        """Return whether there is room for a message within that time."""
+        return self._socket.poll(milliseconds, zmq.POLLOUT) != 0
 
     def hears_nothing(self, milliseconds: int) -> bool:
         """Return whether no message comes in that time."""

@@ -36,6 +36,7 @@ class Broker:
         self.next_keys = generate_keys()
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.clients: dict[str, tuple[Keys, Rights]] = {}
+        self.outside: set[str] = set()
         self.others: tuple[Access, ...] = ()
         """Further entries of the key list."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -47,9 +48,16 @@ class Broker:
         """The second endpoint."""
         return f"ipc://{self.directory}/broker.sock"
 
-    def grant(self, name: str, rights: Rights) -> None:
+    @property
+    def gate_socket(self) -> str:
+        """Where the gate finds it."""
+        return f"{self.directory}/gate.sock"
+
+    def grant(self, name: str, rights: Rights, *, outside: bool = False) -> None:
         """Let the broker know a new key of that name."""
         self.clients[name] = (generate_keys(), rights)
+        if outside:
+            self.outside.add(name)
         self.write_access()
         if self.process is not None:
             self.reload()
@@ -62,7 +70,10 @@ class Broker:
 
     def write_access(self) -> None:
         """Write the key list, atomically."""
-        entries = tuple(Access(name=n, public_key=k.public, rights=r) for n, (k, r) in self.clients.items())
+        entries = tuple(
+            Access(name=n, public_key=k.public, rights=r, outside=n in self.outside)
+            for n, (k, r) in self.clients.items()
+        )
         entries += self.others
         candidate = self.directory / "access.json.new"
         candidate.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
@@ -76,37 +87,49 @@ class Broker:
         (directory / "queue-keys").write_text(f"{self.keys.public}\n{self.next_keys.public}\n")
         settings = msgspec.convert(
             {
-                "bind": [self.endpoint, self.ipc], "access_file": str(directory / "access.json"),
+                "bind": [self.endpoint, self.ipc], "gate_socket": self.gate_socket,
+                "access_file": str(directory / "access.json"),
                 "state_directory": str(directory / "state"), "min_free_bytes": 0, **self.settings,
             },
             BrokerSettings,
         )  # fmt: skip
+        self.process = self.launch("service", settings, directory / "log", python=python)
+
+    def launch(
+        self, module: str, settings: msgspec.Struct, log: Path, *, python: tuple[str, ...] = (sys.executable,)
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that holds the broker's key, and return it once it said READY=1."""
+        directory = self.directory
         context = ServiceContext(
             instance="queue", component="queue", machine="box", lan="lan", cluster="main", queue_endpoint=self.endpoint,
             public_key=self.keys.public, legs={},
             settings=msgspec.Raw(msgspec.json.encode(settings)),
         )  # fmt: skip
-        (directory / "service.json").write_bytes(msgspec.json.encode(context))
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, (directory / "log").open("ab") as log:
+        document = directory / f"{module}.json"
+        document.write_bytes(msgspec.json.encode(context))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, log.open("ab") as stderr:
             ear.bind(str(directory / "notify"))
             ear.settimeout(STARTED_WITHIN_S)
-            self.process = subprocess.Popen(
-                [*python, "-m", "appliance.queue.service"],
+            process = subprocess.Popen(
+                [*python, "-m", f"appliance.queue.{module}"],
                 env=os.environ
                 | {
-                    "ALPHA_REN_SERVICE": str(directory / "service.json"), "CREDENTIALS_DIRECTORY": str(directory),
+                    "ALPHA_REN_SERVICE": str(document), "CREDENTIALS_DIRECTORY": str(directory),
                     "NOTIFY_SOCKET": str(directory / "notify"),
                 },
-                stderr=log,
+                stderr=stderr,
                 cwd=Path(__file__).resolve().parents[3],
             )  # fmt: skip
             try:
                 while b"READY=1" not in ear.recv(4096):
                     pass
             except TimeoutError:
-                raise AssertionError(f"the broker did not start:\n{self.log()}") from None
+                process.kill()
+                process.wait(STOPPED_WITHIN_S)
+                raise AssertionError(f"it did not start:\n{log.read_text()}") from None
             finally:
                 (directory / "notify").unlink()
+        return process
 
     def rotate(self) -> None:
         """Give the broker its next key, as its unit's restart does, and let it announce another."""
