@@ -105,8 +105,11 @@ def _runs(publishes: list[PublishAsk]) -> Iterator[list[PublishAsk]]:
         yield run
 
 
-def resolve(asks: list[Ask], results: wire.Results) -> None:
-    """Give each ask its status."""
+def resolve(asks: list[Ask], results: wire.Results) -> Iterator[tuple[float, Ask]]:
+    """Give each ask its status; yield those to be asked again, and in how many seconds.
+
+    The end of a delivery is said until the broker has room for it; to publish again is the application's choice.
+    """
     troubles = {trouble.index: trouble for trouble in results.troubles}
     for index, (ask, status) in enumerate(zip(asks, results.statuses, strict=False)):
         if ask.answer.done():
@@ -114,6 +117,8 @@ def resolve(asks: list[Ask], results: wire.Results) -> None:
         trouble = troubles.get(index)
         if trouble is None:
             ask.answer.set_result(status == wire.DUPLICATE)
+        elif status == wire.BUSY and isinstance(ask, SettleAsk):
+            yield trouble.retry_after_s, ask
         elif status == wire.BUSY:
             ask.answer.set_exception(QueueBusy(trouble.fault.message, trouble.retry_after_s))
         else:

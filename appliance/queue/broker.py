@@ -3,6 +3,7 @@
 Two ways lead in: one for the machine itself, one for the gate, which brings the messages of peers from outside.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,9 @@ MAX_DRAIN_BYTES = 8 * 2**20
 HIGH_WATER = 1000
 GATE_HIGH_WATER = 8, 256
 """Messages that wait at the gate's way, in and out: they may be large, and the gate holds its peers back."""
+
+PARTING_S = 1.0
+"""How long a broker that stops waits for its clients to say that they know."""
 
 INSIDE = "alpha-ren"
 GATE = "alpha-ren-gate"
@@ -60,6 +64,22 @@ class Broker(Loop):
             self._send(parcel)
         for session in list(self._stalled):
             self._send_stalled(session)
+
+    def _part(self) -> None:
+        """Send everybody away, and go on reading until they have heard it: a close with unread data resets TCP.
+
+        What a peer has not read goes back untouched, since nobody works on it.
+        """
+        for session in self._stalled:
+            for held in list(session.stalled):
+                self._engine.undelivered(held, gone=False)
+        for parcel in self._engine.say_bye():
+            self._send(parcel)
+        end = time.monotonic() + PARTING_S
+        while self._engine.parting and time.monotonic() < end:
+            self._wait(STALLED_RETRY_S)
+            self._drain(self._inside, self._from_inside)
+            self._drain(self._gate, self._from_gate)
 
     def _drain(self, socket: Socket, take_in: Callable[[zmq.Frame, wire.Frames], None]) -> None:
         room = MAX_DRAIN_BYTES

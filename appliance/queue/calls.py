@@ -52,6 +52,7 @@ class Calls:
         self._own = own
         self._noted: deque[tuple[Session, wire.Call, bytes]] = deque()
         self._later: list[tuple[Session, int, Later]] = []
+        self._answered: list[tuple[Session, int, bytes]] = []
         self._servers: dict[str, list[Session]] = {}
         self._pending: dict[int, Pending] = {}
         self._by_time: list[tuple[float, int]] = []
@@ -124,7 +125,11 @@ class Calls:
             reply = handle()
         except msgspec.DecodeError as error:
             self._refuse(session, request, InvalidInput(f"The request does not fit: {error}."))
-        except (StoreFull, StoreFailed):
+        except StoreFull:
+            self._answered.append((session, request, b""))
+            self._count_down(self._asked, session)
+            raise
+        except StoreFailed:
             raise
         except ApplianceError as error:
             self._refuse(session, request, error)
@@ -132,8 +137,20 @@ class Calls:
             if isinstance(reply, Future):
                 self._later.append((session, request, reply))
                 return
-            self._outbox.post(session, wire.Reply(request), [msgspec.msgpack.encode(reply)])
+            self._answered.append((session, request, msgspec.msgpack.encode(reply)))
         self._count_down(self._asked, session)
+
+    def committed(self) -> None:
+        """Hear that the turn is on disk, and send what `run_own` has answered."""
+        for session, request, reply in self._answered:
+            self._outbox.post(session, wire.Reply(request), [reply])
+        self._answered.clear()
+
+    def undo(self, error: StoreFull) -> None:
+        """Hear that the turn was undone: what `run_own` would have answered has not happened."""
+        for session, request, _reply in self._answered:
+            self._refuse(session, request, error)
+        self._answered.clear()
 
     def handle_answer(self, session: Session, header: wire.Answer, bodies: wire.Frames) -> None:
         """Give the answer to the caller; one that nobody waits for any more is dropped."""

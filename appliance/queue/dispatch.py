@@ -20,20 +20,20 @@ class Dispatch:
         self._ledger = ledger
         self._leases = leases
         self._lease_s = lease_s
-        self._consumers: list[Consumer] = []
+        self.consumers: list[Consumer] = []
         self._by_address: dict[str, list[Consumer]] = {}
         self._changed: set[str] = set()
         self._starved: set[str] = set()
 
     def add(self, consumer: Consumer) -> None:
         """Let a consumer take part."""
-        self._consumers.append(consumer)
+        self.consumers.append(consumer)
         self._by_address.clear()
         self._changed.update(address for address, counts in self._ledger.counts.items() if counts.ready)
 
     def remove(self, consumer: Consumer) -> None:
         """Hand nothing more to a consumer."""
-        self._consumers.remove(consumer)
+        self.consumers.remove(consumer)
         self._by_address.clear()
 
     def changed(self, address: str) -> None:
@@ -44,7 +44,7 @@ class Dispatch:
         """Return who takes work from the address."""
         found = self._by_address.get(address)
         if found is None:
-            found = self._by_address[address] = [c for c in self._consumers if matches(c.pattern, address)]
+            found = self._by_address[address] = [c for c in self.consumers if matches(c.pattern, address)]
         return found
 
     def hand_out(self, store: Store, outbox: Outbox) -> None:

@@ -19,6 +19,7 @@ from appliance.queue.errand import Errand
 from appliance.queue.errors import StoreFull, WireError
 from appliance.queue.events import Events
 from appliance.queue.inspection import Meter, depths
+from appliance.queue.intake import Ack
 from appliance.queue.operations import Operations
 from appliance.queue.sessions import GateRoute, Outbox, Parcel, Route, Session
 from appliance.queue.settings import BrokerSettings
@@ -28,10 +29,16 @@ from appliance.queue.work import Work
 log = logging.getLogger(__name__)
 
 SESSION_UNKNOWN = "session-unknown"
+STOPPING = "broker-stopping"
 PAUSE_S = 2.0
 """A gap between two turns from which on we were not slow but stopped, and owe the consumers the time."""
 
 HOUSEKEEPING_S = 0.5
+FULL = "The disk has no room for the queue."
+FULL_PAUSE_S = 1.0
+"""From a turn for which the store had no room to the next attempt."""
+FULL_FOR_NEW_S = 3.0
+"""Publishers wait for longer, so that what ends work, and makes room, goes first."""
 Handler = Callable[[Session, Any, wire.Frames], None]
 
 
@@ -56,7 +63,6 @@ class Engine:
         self._clock = clock
         self._ring = ring
         self._disk = disk
-        self._draw = draw
         self._next_key = next_key
         self._outbox = Outbox()
         self._sessions: dict[Route, Session] = {}
@@ -65,19 +71,18 @@ class Engine:
         self._disk_free = 0
         self._errand = Errand()
         self._events = Events(home, clock, self._outbox)
-        self._start()
-
-    def _start(self) -> None:
-        """Begin from what is on disk."""
-        self._work = Work(
-            self._store, self._home, self._settings, self._clock, self._outbox, ring=self._ring, draw=self._draw
-        )
+        self._work = Work(store, home, settings, self._outbox, clock=clock, ring=ring, draw=draw)
         self._operations = Operations(
-            self._store, self._home, self._clock, self._work, self._errand,
-            directory=self._disk, leave_free=self._settings.min_free_bytes, stats=self._stats,
+            store, home, clock, self._work, self._errand,
+            directory=disk, leave_free=settings.min_free_bytes, stats=self._stats,
         )  # fmt: skip
-        self._calls = Calls(self._home, self._clock, self._outbox, self._operations.calls)
-        self._last_turn = self._clock.now()
+        self._calls = Calls(home, clock, self._outbox, self._operations.calls)
+        self._full_until: float | None = None
+        """Set while the store has no room: until then it is left alone."""
+        self._shut_until = 0.0
+        self.parting: set[Route] = set()
+        """Who has been told that the broker stops and has not said that it was heard."""
+        self._last_turn = clock.now()
         self._kept_house = self._last_turn - HOUSEKEEPING_S
         self._handlers: dict[type[wire.Header], Handler] = {
             wire.Publish: self._work.handle_publish,
@@ -115,12 +120,21 @@ class Engine:
             return
         if isinstance(header, wire.Hello):
             self._open(route, user, grant, session, header)
-        elif session is None:
-            if not isinstance(header, wire.Bye):
-                self._outbox.post_to_route(route, wire.Bye(SESSION_UNKNOWN, "Say Hello first."))
-        else:
+        elif session is not None:
             session.last_seen = self._clock.now()
-            self._handlers[type(header)](session, header, bodies)
+            self._handle(session, header, bodies)
+        elif isinstance(header, wire.Bye):
+            self.parting.discard(route)
+        else:
+            self._outbox.post_to_route(route, wire.Bye(SESSION_UNKNOWN, "Say Hello first."))
+
+    def _handle(self, session: Session, header: wire.Header, bodies: wire.Frames) -> None:
+        if self._full_until is not None and isinstance(header, wire.Publish | wire.Move | wire.Settle):
+            ack = Ack(session, header.request, 1 if isinstance(header, wire.Move) else len(header.items))
+            ack.undo(FULL, FULL_PAUSE_S)
+            ack.post(self._outbox)
+            return
+        self._handlers[type(header)](session, header, bodies)
 
     def _grant_of(self, route: Route, user: str) -> Grant | None:
         return self._ring.find(user, outside=isinstance(route, GateRoute))
@@ -159,6 +173,7 @@ class Engine:
         """Hear that a parcel could not be sent; `gone` when its peer is not connected any more."""
         session = parcel.session
         if session is None:
+            self.parting.discard(parcel.route)
             return
         self._work.undelivered(tuple(parcel.leases), session)
         if gone and not session.closed:
@@ -204,15 +219,17 @@ class Engine:
         self._calls.pass_time()
         try:
             self._keep_house(now)
-            lapse = self._work.leases.next_time()
-            if lapse is not None and lapse <= now:
-                self._drop_silent(now)  # or it would be given again what it let lapse
             self._calls.run_own()
-            self._work.run_turn()
-            self._commit()
+            if self._full_until is None or self._full_until <= now or self._store.changed:
+                lapse = self._work.leases.next_time()
+                if lapse is not None and lapse <= now:
+                    self._drop_silent(now)  # or it would be given again what it let lapse
+                self._work.run_turn(probe=self._full_until is not None)
+                self._commit()
+            self._calls.committed()
             self._operations.after_commit()
         except StoreFull as error:
-            self._start_over(error)
+            self._undo(error)
         return self._outbox.take()
 
     def _commit(self) -> None:
@@ -220,10 +237,15 @@ class Engine:
             began = time.perf_counter()
             self._store.commit()
             self._meter.committed(time.perf_counter() - began)
+        self._work.committed()
+        if self._full_until is not None:
+            log.warning("the store has room again")
+            self._full_until = None
 
     def next_time(self) -> float:
         """Return in how many seconds the next turn is due, if no message comes before."""
-        times = [at for at in (self._work.next_time(), self._calls.next_time()) if at is not None]
+        work = self._work.next_time() if self._full_until is None else self._full_until
+        times = [at for at in (work, self._calls.next_time()) if at is not None]
         now = self._clock.now()
         return max(0.0, min(min(times, default=now + HOUSEKEEPING_S), self._kept_house + HOUSEKEEPING_S) - now)
 
@@ -233,9 +255,10 @@ class Engine:
         self._kept_house = now
         room = os.statvfs(self._disk)
         self._disk_free = room.f_bavail * room.f_frsize
-        self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes
+        self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes or now < self._shut_until
         self._drop_silent(now)
-        self._work.forget_old()
+        if self._full_until is None:
+            self._work.forget_old()
 
     def _drop_silent(self, now: float) -> None:
         silence = max(self._settings.lease_s, 3 * self._settings.heartbeat_s)
@@ -244,16 +267,22 @@ class Engine:
                 log.warning("%s has been silent for %.1f s; its session ends", session.name, now - session.last_seen)
                 self._drop(session, give_back=False)
 
-    def _start_over(self, error: StoreFull) -> None:
-        """Undo the turn: what is on disk is the truth, and the clients bring the rest again, as after a restart."""
+    def _undo(self, error: StoreFull) -> None:
+        """Undo the turn: what is on disk is the truth. All stay, and hear that what they wanted has not happened."""
         log.error("nothing of this turn was stored: %s", error.message)
-        self._store.rollback()
-        self._outbox.take()
+        now = self._clock.now()
+        self._full_until, self._shut_until = now + FULL_PAUSE_S, now + FULL_FOR_NEW_S
+        self._work.undo(FULL, FULL_PAUSE_S)
+        self._calls.undo(error)
+        self._work.intake.disk_full = True
+
+    def say_bye(self) -> list[Parcel]:
+        """End every session, because the broker stops, and return what to send; leases stay with who holds them."""
         for session in list(self._sessions.values()):
+            self._outbox.post_to_route(session.route, wire.Bye(STOPPING, "The broker stops; say Hello again."))
+            self.parting.add(session.route)
             self._drop(session, give_back=False)
-            self._outbox.post_to_route(session.route, wire.Bye(SESSION_UNKNOWN, error.message))
-        self._start()
-        self._keep_house(self._clock.now())
+        return self.run_turn()
 
     def _stats(self) -> QueueStats:
         work, meter = self._work, self._meter
@@ -263,7 +292,7 @@ class Engine:
             clients=tuple(sorted({session.name for session in self._sessions.values()})),
             sessions=len(self._sessions),
             bytes=work.ledger.bytes,
-            busy=work.intake.disk_full or work.ledger.bytes >= self._settings.max_bytes,
+            busy=work.intake.disk_full or self._full_until is not None or work.ledger.bytes >= self._settings.max_bytes,
             disk_free=self._disk_free,
             remembered=work.ledger.settled_rows,
             turns=meter.turns,

@@ -39,16 +39,22 @@ class Ack:
 
     def refuse(self, index: int, error: ApplianceError, status: int = wire.REFUSED, retry_after_s: float = 0.0) -> None:
         """Say that the item at `index` was not taken, and why."""
-        problem = error.problem
-        fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
         self.statuses[index] = status
-        self.troubles.append(wire.Trouble(index, fault, retry_after_s))
+        self.troubles.append(wire.Trouble(index, wire.fault_of(error), retry_after_s))
 
     def busy(self, index: int, why: str, retry_after_s: float) -> None:
         """Say that there is no room for the item now."""
         self.statuses[index] = wire.BUSY
         fault = wire.Fault("queue-busy", why, "Try again after the time given.", 503)
         self.troubles.append(wire.Trouble(index, fault, retry_after_s))
+
+    def undo(self, why: str, retry_after_s: float) -> None:
+        """Say of everything that was not refused for good that it did not happen."""
+        refused = {t.index: t for t in self.troubles if self.statuses[t.index] == wire.REFUSED}
+        self.troubles = list(refused.values())
+        for index in range(len(self.statuses)):
+            if index not in refused:
+                self.busy(index, why, retry_after_s)
 
     def post(self, outbox: Outbox) -> None:
         """Queue the answer."""

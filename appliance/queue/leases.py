@@ -29,6 +29,8 @@ class LeaseTable:
     def __init__(self) -> None:
         self._by_seq: dict[int, Lease] = {}
         self._by_time: list[tuple[float, int]] = []
+        self.ended: dict[int, Lease] = {}
+        """Those that have ended since the last commit."""
 
     def __len__(self) -> int:
         return len(self._by_seq)
@@ -45,9 +47,16 @@ class LeaseTable:
 
     def end(self, lease: Lease) -> None:
         """Forget a lease and return its credit."""
-        del self._by_seq[lease.seq]
+        self.ended[lease.seq] = self._by_seq.pop(lease.seq)
         if lease.consumer is not None:
             lease.consumer.gave(lease.address, lease.size)
+
+    def known(self, token: tuple[int, int]) -> Lease | None:
+        """Return the lease with this token, be it one that has ended since the last commit."""
+        for lease in (self._by_seq.get(token[0]), self.ended.get(token[0])):
+            if lease is not None and lease.fence == token[1]:
+                return lease
+        return None
 
     def lapsed(self, now: float) -> list[Lease]:
         """Return the leases whose time is over; they stay until ended, and are returned once."""

@@ -27,6 +27,7 @@ STEADY_S = 2.0
 LINGER_S = 0.5
 MAX_STALE = 1024
 SESSION_UNKNOWN = "session-unknown"
+STOPPING = "broker-stopping"
 
 
 class Link:
@@ -301,14 +302,18 @@ class Link:
 
     def _on_bye(self, bye: wire.Bye, _bodies: wire.Frames) -> None:
         if self.welcome is not None:
-            if bye.code != SESSION_UNKNOWN:
+            if bye.code == STOPPING and self._pipe is not None:
+                self._pipe.send(wire.to_broker(wire.Bye()))
+                self._pipe.close(LINGER_S)
+            elif bye.code != SESSION_UNKNOWN:
                 log.error("the broker ended the session: %s (%s)", bye.message, bye.code)
             self._forget_session()
 
     def _on_results(self, results: wire.Results, _bodies: wire.Frames) -> None:
         batch = self._sent.pop(results.request, None)
         if batch is not None:
-            resolve(batch.asks, results)
+            for wait_s, ask in resolve(batch.asks, results):
+                asyncio.get_running_loop().call_later(wait_s, self.ask, ask)
 
     def _on_deliver(self, deliver: wire.Deliver, bodies: wire.Frames) -> None:
         feed = self._feeds.get(deliver.subscription)

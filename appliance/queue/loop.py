@@ -98,6 +98,7 @@ class Loop:
                 self._keys_changed()
             self._zap.answer_all()
             self._turn()
+        self._part()
 
     def _wait(self, seconds: float) -> None:
         for ready, _ in self._poller.poll(int(seconds * 1000) + 1 if seconds else 0):
@@ -111,6 +112,9 @@ class Loop:
     def _turn(self) -> None:
         """Do what there is to do; never wait."""
         raise NotImplementedError
+
+    def _part(self) -> None:
+        """Do what is left to do after the last turn."""
 
     def _keys_changed(self) -> None:
         """Hear that the key list is another one."""

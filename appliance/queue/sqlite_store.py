@@ -316,6 +316,16 @@ class SqliteStore:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             self._open = False
+            self._start_log_anew()
+
+    def _start_log_anew(self) -> None:
+        """Bring the log into the file, so that it is written from its beginning again: a full disk has room for that.
+
+        Not while a still reads the file.
+        """
+        if self._db.execute("PRAGMA wal_autocheckpoint").fetchone()[0]:
+            with contextlib.suppress(StoreFull), _translated():  # the file itself may have to grow
+                self._db.execute("PRAGMA wal_checkpoint").fetchall()
 
     def still(self) -> SqliteStill:
         """See Store. The log is brought into the file, and grows from then on until the still is closed."""

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from appliance.errors import ApplianceError
 from appliance.queue.errors import WireError
 
 VERSION = b"ARQ1"
@@ -59,6 +60,12 @@ class Fault(Header, frozen=True):
     message: Text
     hint: Text = ""
     status: int = 500
+
+
+def fault_of(error: ApplianceError) -> Fault:
+    """Return the error as it travels."""
+    problem = error.problem
+    return Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
 
 
 class Hello(Header, frozen=True):

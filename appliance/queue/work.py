@@ -18,7 +18,7 @@ from appliance.queue.leases import Lease, LeaseTable
 from appliance.queue.ledger import Ledger
 from appliance.queue.sessions import Consumer, Outbox, Session
 from appliance.queue.settings import BrokerSettings
-from appliance.queue.store import Given, Record, State, Store
+from appliance.queue.store import Given, Record, Snapshot, State, Store
 
 NOTICES = "notice.mail"
 BROKER_ORIGIN = "queue"
@@ -54,31 +54,44 @@ class Work:
         store: Store,
         home: Home,
         settings: BrokerSettings,
-        clock: Clock,
         outbox: Outbox,
         *,
+        clock: Clock,
         ring: KeyRing,
         draw: Draw,
     ) -> None:
         self._store = store
         self._home = home
         self._settings = settings
-        self._clock = clock
         self._outbox = outbox
+        self._clock = clock
+        self._ring = ring
         self._draw = draw
         snapshot = store.load()
         clock.resume(snapshot.clock)
+        self._begin(snapshot, LeaseTable())
+
+    def _begin(self, snapshot: Snapshot, before: LeaseTable) -> None:
+        """Begin with what is on disk; leases that were known `before` stay with their consumers."""
+        clock = self._clock
+        self._later = Outbox()
+        """What may leave once the turn is on disk."""
         self.ledger = Ledger(snapshot)
         self.leases = LeaseTable()
-        until = clock.now() + settings.lease_s
+        until = clock.now() + self._settings.lease_s
         for h in snapshot.held:
-            self.leases.add(
-                Lease(
-                    h.seq, h.fence, h.origin, h.id, h.address, h.attempt, h.max_attempts, h.holder, h.size, until, None
-                )
+            lease = Lease(
+                h.seq, h.fence, h.origin, h.id, h.address, h.attempt, h.max_attempts, h.holder, h.size, until, None
             )
-        self.intake = Intake(home, settings, clock, self.ledger, ring)
-        self.dispatch = Dispatch(clock, self.ledger, self.leases, settings.lease_s)
+            known = before.known((h.seq, h.fence))
+            if known is not None:
+                lease.until = known.until
+                if known.consumer is not None and not known.consumer.session.closed:
+                    lease.consumer = known.consumer
+                    known.consumer.out += 1
+            self.leases.add(lease)
+        self.intake = Intake(self._home, self._settings, clock, self.ledger, self._ring)
+        self.dispatch = Dispatch(clock, self.ledger, self.leases, self._settings.lease_s)
         for address, counts in self.ledger.counts.items():
             if counts.ready:
                 self.dispatch.changed(address)
@@ -86,7 +99,7 @@ class Work:
         self._finished: list[Lease] = []
         self._endings: list[Ending] = []
         self._doubtful: list[tuple[Ack, int, wire.Outcome, wire.Item | None]] = []
-        self._next_due, self._next_wall = store.next_times()
+        self._next_due, self._next_wall = self._store.next_times()
         self._clock_noted = clock.now()
 
     def handle_publish(self, session: Session, header: wire.Publish, bodies: wire.Frames) -> None:
@@ -129,14 +142,15 @@ class Work:
     def handle_consume(self, session: Session, header: wire.Consume, _bodies: wire.Frames) -> None:
         """Start a subscription; leases the consumer still holds from before count against its credit."""
         ack = Ack(session, header.request, 1)
-        self._acks.append(ack)
         try:
             pattern = self._home.short_pattern(header.pattern)
             if not session.grant.allows("consume", pattern):
                 raise NotPermitted(f"{session.name} may not consume from {pattern}.")
         except ApplianceError as error:
             ack.refuse(0, error)
+            ack.post(self._outbox)
             return
+        ack.post(self._outbox)
         self.cancel(session, header.subscription)
         consumer = session.consumers[header.subscription] = Consumer(
             session, header.subscription, pattern, header.credit
@@ -191,8 +205,11 @@ class Work:
         """Find out anew when the next item becomes due, begins or expires: some were changed from outside."""
         self._next_due, self._next_wall = self._store.next_times()
 
-    def run_turn(self) -> None:
-        """Bring everything noted into one transaction; the caller commits. Raises StoreFull, StoreFailed."""
+    def run_turn(self, *, probe: bool = False) -> None:
+        """Bring everything noted into one transaction; the caller commits. Raises StoreFull, StoreFailed.
+
+        A `probe` hands nothing out, and writes something in any case: has the store room?
+        """
         for lease in self.leases.lapsed(self._clock.now()):
             self.leases.end(lease)
             self._endings.append(Ending(lease, "the lease lapsed", lapsed=True))
@@ -201,10 +218,29 @@ class Work:
         self._check_doubtful()
         self._pass_time()
         for ack in self._acks:
-            ack.post(self._outbox)
+            ack.post(self._later)
+        if not probe:
+            self.dispatch.hand_out(self._store, self._later)
+        self._note_progress(always=probe)
+
+    def committed(self) -> None:
+        """Hear that the turn is on disk: now it can be told."""
         self._acks.clear()
-        self.dispatch.hand_out(self._store, self._outbox)
-        self._note_progress()
+        self.leases.ended.clear()
+        self._outbox.parcels += self._later.take()
+
+    def undo(self, why: str, retry_after_s: float) -> None:
+        """Take the turn back; who asked for something hears *busy*, subscriptions and leases are as they were."""
+        self._store.rollback()
+        for ack in self._acks:
+            ack.undo(why, retry_after_s)
+            ack.post(self._outbox)
+        consumers = self.dispatch.consumers
+        for consumer in consumers:
+            consumer.out = 0
+        self._begin(self._store.load(), self.leases)
+        for consumer in consumers:
+            self.dispatch.add(consumer)
 
     def _store_arrivals(self) -> None:
         moved: list[Lease] = []
@@ -323,10 +359,10 @@ class Work:
         old = self._store.forget(self._clock.wall() - self._settings.keep_s, FORGET_AT_ONCE)
         self.ledger.settled_rows -= old
 
-    def _note_progress(self) -> None:
+    def _note_progress(self, *, always: bool) -> None:
         now = self._clock.now()
         waiting = self._next_due is not None and now - self._clock_noted >= CLOCK_EVERY_S
-        if self._store.changed or waiting:
+        if self._store.changed or waiting or always:
             self._store.progress(now, self.ledger.next_seq, self.ledger.changed)
             self.ledger.changed.clear()
             self._clock_noted = now

@@ -68,28 +68,6 @@ def test_take_stops_at_its_bytes_and_says_that_there_is_more(tmp_path: Path) -> 
     store.close()
 
 
-def test_a_full_store_makes_busy_and_keeps_what_it_acknowledged(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, min_free_bytes=0)
-    assert isinstance(desk.store, SqliteStore)
-    desk.store._db.execute("PRAGMA max_page_count = 60")
-    desk.hello("alice")
-    acknowledged = []
-    for n in range(1000):
-        desk.send("alice", wire.Publish(n, (wire.Item("a", str(n)),)), b"x" * 4000)
-        answers = [header for header, _ in desk.heard("alice")]
-        if any(isinstance(a, wire.Bye) for a in answers):
-            break  # the turn was undone: the client asks again in a new session
-        acknowledged.append(str(n))
-    else:
-        pytest.fail("the store never became full")
-    desk.store._db.execute("PRAGMA max_page_count = 100000")
-    desk.hello("alice")
-    desk.consume("alice", "a", credit=1000)
-    assert [d.id for d in desk.deliveries("alice")] == acknowledged
-    assert desk.publish("alice", wire.Item("a", acknowledged[0])) == wire.DUPLICATE
-    assert desk.publish("alice", wire.Item("a", "more")) == wire.STORED
-
-
 def test_without_a_commit_there_is_no_acknowledgement(tmp_path: Path) -> None:
     class Broken(SqliteStore):
         def commit(self) -> None:

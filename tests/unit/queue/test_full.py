@@ -1,0 +1,191 @@
+"""A full disk: nothing is lost, everybody hears the truth, and it goes on by itself when there is room."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from appliance.contracts.traffic import QueueStats
+from appliance.queue import wire
+from appliance.queue.engine import FULL_FOR_NEW_S, FULL_PAUSE_S
+from appliance.queue.sqlite_store import SqliteStore
+from tests.unit.queue.desk import Desk
+from tests.unit.queue.narrow import NarrowStore
+
+SOON_S = 30.0
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path, lease_s=10.0, heartbeat_s=2.0)
+    desk.store.close()
+    desk.start(NarrowStore(tmp_path / "queue.sqlite"))
+    for name in ("alice", "bob"):
+        desk.hello(name)
+        desk.heard(name)
+    yield desk
+    desk.store.close()
+
+
+def narrow(desk: Desk, room: int | None) -> None:
+    assert isinstance(desk.store, NarrowStore)
+    desk.store.room = room
+
+
+def wait(desk: Desk, seconds: float, held: tuple[wire.Token, ...] = ()) -> None:
+    """Let time pass, with a heartbeat of each client every second."""
+    while seconds > 0:
+        desk.clock.advance(min(1.0, seconds))
+        seconds -= 1.0
+        for name in ("alice", "bob"):
+            desk.send(name, wire.Heartbeat(held))
+
+
+def busy(desk: Desk) -> bool:
+    desk.send("bob", wire.Call(9, "queue.stats", 5.0), b"")
+    stats = next(body[0] for header, body in desk.heard("bob") if isinstance(header, wire.Reply))
+    return msgspec.msgpack.decode(stats, type=QueueStats).busy
+
+
+def test_a_publish_is_busy_and_stored_later_and_the_session_stays(desk: Desk) -> None:
+    assert desk.publish("alice", wire.Item("a", "1")) == wire.STORED
+    narrow(desk, 0)
+    results = desk.ask("alice", wire.Publish(1, (wire.Item("a", "2"), wire.Item("no name", "3"))), b"", b"")
+    assert results.statuses == (wire.BUSY, wire.REFUSED)
+    assert [trouble.retry_after_s for trouble in results.troubles if trouble.index == 0] == [FULL_PAUSE_S]
+    assert busy(desk)
+    wait(desk, 5.0)
+    assert desk.publish("alice", wire.Item("a", "2")) == wire.BUSY
+    narrow(desk, None)
+    wait(desk, FULL_PAUSE_S + FULL_FOR_NEW_S + 1)
+    assert not busy(desk)
+    assert desk.publish("alice", wire.Item("a", "2")) == wire.STORED
+    assert desk.publish("alice", wire.Item("a", "1")) == wire.DUPLICATE
+    desk.consume("alice", "a", credit=5)
+    assert [handed.id for handed in desk.deliveries("alice")] == ["1", "2"]
+
+
+@pytest.mark.parametrize("room", range(6))
+@pytest.mark.parametrize("outcome", [wire.DONE, wire.RETRY, wire.REJECT, wire.RELEASE])
+def test_a_settle_is_busy_and_the_lease_goes_on_as_it_was(desk: Desk, outcome: int, room: int) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    narrow(desk, room)
+    status = desk.settle("alice", handed.token, outcome, 5.0)
+    if status == wire.STORED:  # there was room for it
+        narrow(desk, None)
+    else:
+        assert status == wire.BUSY
+        assert desk.settle("alice", handed.token, outcome, 5.0) == wire.BUSY
+        wait(desk, 12.0, (handed.token,))
+        assert desk.deliveries("bob") == []
+        narrow(desk, None)
+        wait(desk, FULL_PAUSE_S + 1, (handed.token,))
+        assert desk.settle("alice", handed.token, outcome, 5.0) == wire.STORED
+    ledger = desk.engine._work.ledger.of("a")
+    expected = {wire.DONE: (0, 0, 1, 0), wire.REJECT: (0, 0, 0, 1)}.get(outcome, (1, 0, 0, 0))
+    assert (ledger.ready, ledger.leased, ledger.done_total, ledger.dead) == expected
+    assert desk.engine._work.dispatch.consumers[0].out == 0
+    desk.restart()
+    assert desk.engine._work.ledger.of("a") == ledger
+
+
+def test_a_move_that_had_no_room_has_moved_nothing(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    move = wire.Move(4, handed.token, wire.Item("b", "2"))
+    narrow(desk, 1)
+    assert desk.ask("alice", move, b"").statuses == (wire.BUSY,)
+    narrow(desk, None)
+    wait(desk, FULL_PAUSE_S + FULL_FOR_NEW_S + 1, (handed.token,))
+    assert desk.ask("alice", move, b"").statuses == (wire.STORED,)
+    assert desk.ask("alice", move, b"").statuses == (wire.DUPLICATE,)
+
+
+@pytest.mark.parametrize("room", range(3))
+def test_what_could_not_be_leased_is_not_delivered_before_it_can(desk: Desk, room: int) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    narrow(desk, room)
+    desk.consume("alice", "a")
+    early = desk.deliveries("alice")
+    assert bool(early) == (room > 2)
+    narrow(desk, None)
+    wait(desk, FULL_PAUSE_S + 1)
+    (handed,) = desk.deliveries("alice")
+    assert handed.attempt == 1
+    assert desk.settle("alice", handed.token) == wire.STORED
+
+
+def later(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1", delay_s=1.0))
+
+
+def lapse(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.send("bob", wire.Consume(2, 5, "a", 1))
+    desk.deliveries("bob")
+    desk.send("bob", wire.Cancel(5))
+    wait(desk, 9.5)
+
+
+@pytest.mark.parametrize("room", range(5))
+@pytest.mark.parametrize("begin", [later, lapse])
+def test_time_that_passes_while_the_disk_is_full_is_made_up_for(
+    desk: Desk, begin: Callable[[Desk], None], room: int
+) -> None:
+    begin(desk)
+    desk.consume("alice", "a")
+    narrow(desk, room)
+    wait(desk, 4.0)
+    narrow(desk, None)
+    wait(desk, FULL_PAUSE_S + 1)
+    (handed,) = desk.deliveries("alice")
+    assert handed.attempt == (1 if begin is later else 2)
+    assert desk.settle("alice", handed.token) == wire.STORED
+
+
+def test_an_item_that_expires_on_a_full_disk_is_not_delivered(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1", expires_s=2.0))
+    narrow(desk, 0)
+    wait(desk, 4.0)
+    desk.consume("alice", "a")
+    narrow(desk, None)
+    wait(desk, FULL_PAUSE_S + 1)
+    assert desk.deliveries("alice") == []
+    assert desk.engine._work.ledger.of("a").expired_total == 1
+
+
+def test_a_client_that_leaves_a_full_broker_gives_its_work_back_later(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("bob", "a")
+    narrow(desk, 0)
+    desk.publish("alice", wire.Item("a", "2"))
+    desk.send("bob", wire.Bye())
+    desk.consume("alice", "a", 2)
+    narrow(desk, None)
+    wait(desk, FULL_PAUSE_S + 1)
+    assert [(handed.id, handed.attempt) for handed in desk.deliveries("alice")] == [("1", 2)]
+
+
+def test_pages_that_run_out_in_the_store_itself_lose_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    assert isinstance(desk.store, SqliteStore)
+    desk.store._db.execute("PRAGMA max_page_count = 60")
+    stored = [n for n in range(200) if desk.publish("alice", wire.Item("a", str(n)), b"x" * 4000) == wire.STORED]
+    assert 0 < len(stored) < 200
+    desk.store._db.execute("PRAGMA max_page_count = 100000")
+    wait_for_room(desk)
+    desk.consume("alice", "a", credit=1000)
+    assert [int(handed.id) for handed in desk.deliveries("alice")] == stored
+    assert desk.publish("alice", wire.Item("a", str(stored[0]))) == wire.DUPLICATE
+    desk.store.close()
+
+
+def wait_for_room(desk: Desk) -> None:
+    for _ in range(6):
+        desk.clock.advance(1.0)
+        desk.send("alice", wire.Heartbeat())
