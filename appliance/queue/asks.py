@@ -2,8 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import cache
+from typing import TypeVar
 
-from appliance.errors import ApplianceError, DeadlinePassed, Problem, Unavailable
+import msgspec
+
+from appliance.errors import ApplianceError, DeadlinePassed, InvalidInput, Problem, Unavailable
 from appliance.queue import wire
 from appliance.queue.errors import (
     CALL_DEADLINE,
@@ -19,6 +23,7 @@ from appliance.queue.errors import (
 MAX_BATCH = 64
 MAX_BATCH_BYTES = 512 * 1024
 
+H = TypeVar("H", bound=wire.Header)
 Answer = asyncio.Future[bool]
 """True when the item was a duplicate; else an exception or False."""
 
@@ -45,17 +50,51 @@ class SettleAsk:
 
 
 class SingleAsk:
-    """Anything else; `make` builds its header for a request number."""
+    """Anything else; `make` builds its header for a request number.
 
-    __slots__ = ("answer", "bodies", "make")
+    With `anew` the client itself makes it in each session, so it is not asked again in the next.
+    """
 
-    def __init__(self, make: Callable[[int], wire.Header], bodies: list[bytes], answer: Answer) -> None:
+    __slots__ = ("anew", "answer", "bodies", "make")
+
+    def __init__(
+        self, make: Callable[[int], wire.Header], bodies: list[bytes], answer: Answer, *, anew: bool = False
+    ) -> None:
         self.make = make
         self.bodies = bodies
         self.answer = answer
+        self.anew = anew
 
 
 Ask = PublishAsk | SettleAsk | SingleAsk
+
+
+def checked(part: H) -> H:
+    """Return a header, or a part of one; raise InvalidInput where it holds what would end the session."""
+    try:
+        _decoder(type(part)).decode(msgspec.msgpack.encode(part))
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
+        raise InvalidInput(f"The queue cannot be asked for this: {error}.") from error
+    return part
+
+
+@cache
+def _decoder(kind: type[H]) -> "msgspec.msgpack.Decoder[H]":
+    return msgspec.msgpack.Decoder(kind)
+
+
+def refuse_large(asks: list[Ask], max_body: int) -> None:
+    """Answer those whose bodies the broker does not take, which would cost the session."""
+    for ask in asks:
+        bodies = [ask.body] if isinstance(ask, PublishAsk) else ask.bodies if isinstance(ask, SingleAsk) else []
+        size = max(map(len, bodies), default=0)
+        if size > max_body and not ask.answer.done():
+            ask.answer.set_exception(too_large(size, max_body))
+
+
+def too_large(size: int, max_body: int) -> InvalidInput:
+    """Return the error for a body that the broker does not take."""
+    return InvalidInput(f"The body has {size} bytes; the broker takes {max_body}.")
 
 
 class Batch:

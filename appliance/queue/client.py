@@ -11,12 +11,21 @@ from typing import Self, TypeVar
 import msgspec
 
 from appliance.contracts.service import ServiceContext
-from appliance.errors import ApplianceError, DeadlinePassed, InvalidInput
+from appliance.errors import ApplianceError, DeadlinePassed
 from appliance.queue import wire
-from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk
+from appliance.queue.address import Home
+from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk, checked, too_large
 from appliance.queue.connection import Connection, connection_of
 from appliance.queue.delivery import Body, Delivery, Event, Handler, Request, decode_body, encode_body
-from appliance.queue.errors import LeaseLost, NotPermitted, PublishUnknown, QueueBusy, RemoteError, SettleUnknown
+from appliance.queue.errors import (
+    NOT_SERVED,
+    LeaseLost,
+    NotPermitted,
+    PublishUnknown,
+    QueueBusy,
+    RemoteError,
+    SettleUnknown,
+)
 from appliance.queue.feeds import EventFeed, WorkFeed
 from appliance.queue.keys import Keys, generate_keys
 from appliance.queue.link import Link
@@ -146,14 +155,14 @@ class QueueClient:
         return [Published(ask.item.id, ask.answer.result()) for ask in asks]
 
     def _publish(self, item: wire.Item, body: Body) -> PublishAsk:
-        ask = PublishAsk(item, self._fitting(body), asyncio.get_running_loop().create_future())
+        ask = PublishAsk(checked(item), self._fitting(body), asyncio.get_running_loop().create_future())
         self._link.ask(ask)
         return ask
 
     def _fitting(self, body: Body) -> bytes:
         data = encode_body(body)
         if self._link.welcome is not None and len(data) > self._link.welcome.max_body:
-            raise InvalidInput(f"The body has {len(data)} bytes; the broker takes {self._link.welcome.max_body}.")
+            raise too_large(len(data), self._link.welcome.max_body)
         return data
 
     def _unknown(self, ids: Sequence[str], deadline_s: float) -> PublishUnknown:
@@ -165,6 +174,7 @@ class QueueClient:
 
         Settle each one (done, retry, reject or move). Raises NotPermitted. Subscribes again after a reconnect.
         """
+        checked(wire.Consume(0, 0, pattern, credit))
         feed = WorkFeed(pattern, credit)
         number = self._link.subscribe(feed)
         try:
@@ -175,7 +185,7 @@ class QueueClient:
 
     async def settle(self, delivery: Delivery, outcome: wire.Outcome, deadline_s: float) -> None:
         """See Delivery, whose methods use this."""
-        ask = SettleAsk(outcome, asyncio.get_running_loop().create_future())
+        ask = SettleAsk(checked(outcome), asyncio.get_running_loop().create_future())
         self._link.ask(ask)
         await self._settled(delivery, ask.answer, deadline_s)
 
@@ -192,6 +202,10 @@ class QueueClient:
             raise
         self._link.settled(delivery.token)
         return duplicate
+
+    def dropped(self, token: wire.Token) -> None:
+        """See Delivery."""
+        self._link.dropped(token)
 
     async def move(
         self,
@@ -210,7 +224,7 @@ class QueueClient:
 
         The new message keeps the origin of the old. Raises LeaseLost, QueueBusy, NotPermitted, SettleUnknown.
         """
-        item = wire.Item(address, id or new_id(), delay_s, None, expires_s, max_attempts, key)
+        item = checked(wire.Item(address, id or new_id(), delay_s, None, expires_s, max_attempts, key))
         answer: Answer = asyncio.get_running_loop().create_future()
         self._link.ask(SingleAsk(lambda r: wire.Move(r, delivery.token, item), [self._fitting(body)], answer))
         return Published(item.id, await self._settled(delivery, answer, deadline_s))
@@ -222,6 +236,7 @@ class QueueClient:
         deadline.
         """
         data = self._fitting(body)
+        checked(wire.Emit(0, topic))
         await self._asked(SingleAsk(lambda r: wire.Emit(r, topic), [data], self._future()), f"emit {topic}", deadline_s)
         self._link.emitted(topic, data, time.time())
 
@@ -242,6 +257,7 @@ class QueueClient:
         Subscribes again after a reconnect. Who falls behind gets the newest value of each topic, not every value.
         Raises NotPermitted.
         """
+        checked(wire.Subscribe(0, 0, pattern))
         feed = EventFeed(pattern)
         number = self._link.subscribe(feed)
         try:
@@ -259,10 +275,11 @@ class QueueClient:
         """
         body = b"" if request is None else request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
         until = time.monotonic() + deadline_s
+        checked(wire.Call(0, name, deadline_s))
         try:
             async with asyncio.timeout(deadline_s):
                 await self._link.connected.wait()
-                answer = await self._link.call(name, body, max(0.0, until - time.monotonic()))
+                answer = await self._link.call(name, self._fitting(body), max(0.0, until - time.monotonic()))
         except TimeoutError:
             raise DeadlinePassed(f"The call {name} was not answered within {deadline_s:g} s.") from None
         return decode_body(answer, reply_type)
@@ -273,11 +290,16 @@ class QueueClient:
         Each request runs as a task of its own, cancelled when its deadline has passed. Raises NotPermitted,
         DeadlinePassed.
         """
+        name = Home(self._connection.lan, self._connection.cluster).short(name)
+        before = self._handlers.get(name)
         self._handlers[name] = handler
         try:
             await self._asked(SingleAsk(lambda r: wire.Serve(r, name), [], self._future()), f"serve {name}", deadline_s)
         except BaseException:
-            del self._handlers[name]
+            if before is None:
+                del self._handlers[name]
+            else:
+                self._handlers[name] = before
             raise
         self._link.serve(name)
 
@@ -287,18 +309,21 @@ class QueueClient:
     async def _answer(self, asked: wire.Asked, body: bytes) -> None:
         fault: wire.Fault | None = None
         reply = b""
-        try:
-            async with asyncio.timeout(asked.deadline_s):
-                handler = self._handlers[asked.name]
-                result = await handler(Request(asked.name, body, asked.caller, asked.deadline_s))
-            reply = msgspec.msgpack.encode(result)
-        except TimeoutError:
-            log.warning("the call %s from %s took longer than its deadline", asked.name, asked.caller)
+        handler = self._handlers.get(asked.name)
+        if handler is None:  # `serve` was cancelled after the broker had heard of it
+            self._link.answer(wire.Answer(asked.call, wire.Fault(NOT_SERVED, f"Nobody serves {asked.name}.")), b"")
             return
+        try:
+            async with asyncio.timeout(asked.deadline_s) as limit:
+                result = await handler(Request(asked.name, body, asked.caller, asked.deadline_s))
+            reply = self._fitting(msgspec.msgpack.encode(result))
         except ApplianceError as error:
             problem = error.problem
             fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
         except Exception:
+            if limit.expired():
+                log.warning("the call %s from %s took longer than its deadline", asked.name, asked.caller)
+                return
             log.exception("the call %s from %s failed", asked.name, asked.caller)
             fault = wire.Fault(
                 "internal-error", f"{asked.name} failed unexpectedly.", "The journal of its server says why."

@@ -32,9 +32,15 @@ class Settler(Protocol):
     async def settle(self, delivery: "Delivery", outcome: wire.Outcome, deadline_s: float) -> None:
         """Return once the broker has it on disk; raise LeaseLost or SettleUnknown."""
 
+    def dropped(self, token: wire.Token) -> None:
+        """Hear that nobody has a delivery any more that may not have been settled; may come from any thread."""
+
 
 class Delivery:
-    """One work item under lease. It stays ours, however long it takes, until it is settled or the client is gone."""
+    """One work item under lease. It stays ours, however long it takes, until it is settled or the client is gone.
+
+    One that is let go of unsettled (its task was cancelled, say) is given back by itself, as a failed attempt.
+    """
 
     __slots__ = ("_settler", "address", "attempt", "body", "id", "origin", "published_at", "token")
 
@@ -47,6 +53,9 @@ class Delivery:
         self.attempt = handed.attempt
         self.published_at = handed.published_at
         self.body = body
+
+    def __del__(self) -> None:
+        self._settler.dropped(self.token)
 
     def __repr__(self) -> str:
         return f"Delivery(id={self.id!r}, address={self.address!r}, attempt={self.attempt})"

@@ -5,13 +5,25 @@ import itertools
 import logging
 import os
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import zmq
 
 from appliance.queue import wire
-from appliance.queue.asks import Answer, Ask, Batch, SettleAsk, SingleAsk, batches, error_of, resolve, session_lost
+from appliance.queue.asks import (
+    Answer,
+    Ask,
+    Batch,
+    SettleAsk,
+    SingleAsk,
+    batches,
+    error_of,
+    refuse_large,
+    resolve,
+    session_lost,
+)
 from appliance.queue.connection import Connection
 from appliance.queue.delivery import Delivery, Event, Settler
 from appliance.queue.errors import WireError
@@ -26,6 +38,8 @@ STEADY_S = 2.0
 """A session that lasted this long was no failure."""
 LINGER_S = 0.5
 MAX_STALE = 1024
+MAX_HELD = 65536
+"""Leases that one Heartbeat may name."""
 SESSION_UNKNOWN = "session-unknown"
 STOPPING = "broker-stopping"
 
@@ -49,6 +63,7 @@ class Link:
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._feeds: dict[int, WorkFeed | EventFeed] = {}
         self._held: dict[wire.Token, int] = {}
+        self._dropped: deque[wire.Token] = deque()
         self._emitted: dict[str, tuple[bytes, float]] = {}
         self._served: set[str] = set()
         self._epoch = ""
@@ -111,7 +126,22 @@ class Link:
                 if loop.time() - self._heard > max(self.welcome.lease_s, 3 * every):
                     log.warning("the broker has gone silent")
                     return
-                self._pipe.send(wire.to_broker(wire.Heartbeat(tuple(self._held))))
+                self._beat()
+
+    def _beat(self) -> None:
+        """Say that we live, and what we still work on; give back what the application has let go of unsettled."""
+        while self._dropped:
+            token = self._dropped.popleft()
+            if self._held.pop(token, None) is not None:
+                self.ask(SettleAsk(wire.Outcome(token, wire.RETRY, 0.0, "the consumer let it drop"), self._quiet()))
+        held = tuple(self._held)
+        for start in range(0, len(held) or 1, MAX_HELD):
+            self._send(wire.Heartbeat(held[start : start + MAX_HELD]))
+
+    def _send(self, header: wire.Header, bodies: wire.Frames | None = None) -> None:
+        """Send in this session; do nothing when there is none."""
+        if self._pipe is not None and self.welcome is not None:
+            self._pipe.send(wire.to_broker(header, bodies or ()))
 
     def _close_pipes(self, linger_s: float = 0.0, *, but: Pipe | None = None) -> None:
         for pipe in self._pipes:
@@ -127,7 +157,7 @@ class Link:
         self._lost.set()
         again: list[Ask] = [ask for batch in self._sent.values() for ask in batch.asks]
         self._sent.clear()
-        self._box = again + self._box
+        self._box = [ask for ask in again + self._box if not (isinstance(ask, SingleAsk) and ask.anew)]
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(session_lost())
@@ -141,15 +171,16 @@ class Link:
         renewed += [self._offer(name) for name in self._served]
         if restarted:
             renewed += [self._restored(topic, body, at) for topic, (body, at) in self._emitted.items()]
+        refuse_large(self._box, welcome.max_body)
         self._box = renewed + self._box
         self.connected.set()
         self._flush()
 
     def _offer(self, name: str) -> SingleAsk:
-        return SingleAsk(lambda r: wire.Serve(r, name), [], self._quiet())
+        return SingleAsk(lambda r: wire.Serve(r, name), [], self._quiet(), anew=True)
 
     def _restored(self, topic: str, body: bytes, at: float) -> SingleAsk:
-        return SingleAsk(lambda r: wire.Emit(r, topic, True, at), [body], self._quiet())
+        return SingleAsk(lambda r: wire.Emit(r, topic, True, at), [body], self._quiet(), anew=True)
 
     def say_bye(self) -> None:
         """Send what waits and end the session; `run` is to be cancelled next."""
@@ -198,8 +229,7 @@ class Link:
 
     def answer(self, header: wire.Answer, body: bytes) -> None:
         """Send the answer to a call, if the session in which it came is still open."""
-        if self._pipe is not None and self.welcome is not None:
-            self._pipe.send(wire.to_broker(header, [body]))
+        self._send(header, [body])
 
     def emitted(self, topic: str, body: bytes, at: float) -> None:
         """Remember the last value of a topic, for a broker that has forgotten it."""
@@ -223,9 +253,9 @@ class Link:
         answer: Answer = asyncio.get_running_loop().create_future()
         answer.add_done_callback(lambda a: self._subscribed(number, a))
         if isinstance(feed, EventFeed):
-            return SingleAsk(lambda r: wire.Subscribe(r, number, feed.pattern), [], answer)
+            return SingleAsk(lambda r: wire.Subscribe(r, number, feed.pattern), [], answer, anew=True)
         held = tuple(token for token, owner in self._held.items() if owner == number)[: wire.MAX_CREDIT]
-        return SingleAsk(lambda r: wire.Consume(r, number, feed.pattern, feed.credit, held), [], answer)
+        return SingleAsk(lambda r: wire.Consume(r, number, feed.pattern, feed.credit, held), [], answer, anew=True)
 
     def _subscribed(self, number: int, answer: Answer) -> None:
         error = None if answer.cancelled() else answer.exception()
@@ -238,8 +268,7 @@ class Link:
         feed = self._feeds.pop(number, None)
         if feed is None:
             return
-        if self._pipe is not None and self.welcome is not None:
-            self._pipe.send(wire.to_broker(wire.Cancel(number)))
+        self._send(wire.Cancel(number))
         if isinstance(feed, WorkFeed):
             self.release(delivery.token for delivery in feed.drain())
 
@@ -257,6 +286,11 @@ class Link:
                 feed.fail(session_lost())
         if seen:
             self.release(self._held)
+
+    def dropped(self, token: wire.Token) -> None:
+        """Hear that the application has let go of a delivery; may be called from any thread."""
+        if token in self._held:
+            self._dropped.append(token)
 
     def settled(self, token: wire.Token) -> None:
         """Stop renewing a lease."""
