@@ -1,26 +1,29 @@
 """The command `alpha-ren`: what a person at the machine, and a script, asks the appliance."""
 
 import argparse
-import asyncio
 import os
 import re
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
-import msgspec
-
-from appliance import config
+from appliance import cli_queue, config
+from appliance.cli_text import (
+    AWAY,
+    DONE,
+    FAILED,
+    REFUSED,
+    ask_supervisor,
+    error_text,
+    is_away,
+    positive,
+    print_json,
+    table,
+)
 from appliance.contracts.machine import CONTROL_ENDPOINT, Applied, ConfigText, Firewall, MachineStatus, Plan
-from appliance.contracts.traffic import QueueStats
 from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
-from appliance.supervisor.ask import ask
-
-T = TypeVar("T")
-
-DONE, FAILED, REFUSED, AWAY = 0, 1, 2, 3
 
 EXIT_CODES = """\
 exit status:
@@ -50,14 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def error_text(problem: Problem) -> str:
-    """Return an error as the command shows it: code and sentence, and the hint on a line of its own."""
-    return f"{problem.code}: {problem.message}" + (f"\n  {problem.hint}" if problem.hint else "")
-
-
 def exit_status(error: ApplianceError) -> int:
     """Return the exit status that fits an error."""
-    if isinstance(error, Unavailable):
+    if is_away(error):
         return AWAY
     return REFUSED if 400 <= error.problem.status < 500 else FAILED
 
@@ -85,17 +83,15 @@ def _parser() -> argparse.ArgumentParser:
 
     logs = commands.add_parser("logs", help="the journal of one component")
     logs.add_argument("component", metavar="COMPONENT", help="a component, an instance (arsrv-1), or `supervisor`")
-    logs.add_argument("-n", "--lines", type=_positive, default=50, metavar="N", help="the last N lines (default: 50)")
+    logs.add_argument("-n", "--lines", type=positive, default=50, metavar="N", help="the last N lines (default: 50)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes, until interrupted")
     logs.set_defaults(run=_logs)
 
-    queue = commands.add_parser("queue", help="how many messages each queue address holds")
-    queue.add_argument("--json", action="store_true", help="as one JSON document, for programs")
-    queue.set_defaults(run=_queue)
+    cli_queue.add_commands(commands)
 
     health = commands.add_parser("health", help="is the machine ready: exit status 0 means yes")
     health.add_argument("--wait", action="store_true", help="wait until it is")
-    health.add_argument("--timeout", type=_positive, default=300, metavar="S", help="at most S seconds (default: 300)")
+    health.add_argument("--timeout", type=positive, default=300, metavar="S", help="at most S seconds (default: 300)")
     health.set_defaults(run=_health)
 
     check = commands.add_parser("check", help="validate a configuration file; changes nothing")
@@ -108,27 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _ask(
-    options: argparse.Namespace, call: str, kind: type[T], body: msgspec.Struct | None = None, deadline_s: float = 10.0
-) -> T:
-    return asyncio.run(ask(call, kind, body, endpoint=options.socket, deadline_s=deadline_s))
-
-
-def _print_json(document: msgspec.Struct) -> None:
-    print(msgspec.json.format(msgspec.json.encode(document)).decode())
-
-
 def _status(options: argparse.Namespace) -> int:
-    status = _ask(options, "status", MachineStatus)
+    status = ask_supervisor(options, "status", MachineStatus)
     if options.json:
-        _print_json(status)
+        print_json(status)
     else:
         print(status_text(status))
     return DONE
@@ -158,18 +137,10 @@ def status_text(status: MachineStatus) -> str:
     return "\n".join(lines)
 
 
-def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the rows below their head, in columns as wide as their widest cell."""
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
-
-
 def _plan(options: argparse.Namespace) -> int:
-    plan = _ask(options, "plan", Plan)
+    plan = ask_supervisor(options, "plan", Plan)
     if options.json:
-        _print_json(plan)
+        print_json(plan)
     elif plan.steps:
         rows = [(step.action, step.kind, step.name, step.why) for step in plan.steps]
         print("\n".join(table(("ACTION", "KIND", "NAME", "WHY"), rows)))
@@ -179,7 +150,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _firewall(options: argparse.Namespace) -> int:
-    flows = _ask(options, "firewall", Firewall).flows
+    flows = ask_supervisor(options, "firewall", Firewall).flows
     rows = [
         (flow.source, flow.target, flow.protocol, str(flow.port), flow.to or "-", flow.component, flow.reason)
         for flow in sorted(flows, key=lambda flow: (flow.source, flow.target, flow.port))
@@ -210,7 +181,7 @@ def log_units(component: str) -> list[str]:
 def _require_known(options: argparse.Namespace, name: str) -> None:
     """Refuse a name that no unit has; where the supervisor is away, whose logs are wanted most, any name will do."""
     try:
-        units = _ask(options, "status", MachineStatus).units
+        units = ask_supervisor(options, "status", MachineStatus).units
     except Unavailable:
         return
     known = {unit.component for unit in units} | {unit.instance for unit in units}
@@ -226,24 +197,11 @@ def _become(command: list[str]) -> NoReturn:
         raise Unavailable(f"{command[0]} cannot be started: {error}.", hint="This is for the box itself.") from error
 
 
-def _queue(options: argparse.Namespace) -> int:
-    stats = _ask(options, "queue.stats", QueueStats)
-    if options.json:
-        _print_json(stats)
-        return DONE
-    rows = [
-        (depth.address, *map(str, (depth.ready, depth.leased, depth.dead, depth.done_total, depth.expired_total)))
-        for depth in stats.depths
-    ]
-    print("\n".join(table(("ADDRESS", "WAITING", "IN HAND", "DEAD", "DONE", "EXPIRED"), rows)))
-    return DONE
-
-
 def _health(options: argparse.Namespace) -> int:
     until = time.monotonic() + (options.timeout if options.wait else 0)
     while True:
         try:
-            status = _ask(options, "status", MachineStatus)
+            status = ask_supervisor(options, "status", MachineStatus)
         except Unavailable as error:
             if time.monotonic() >= until:
                 raise
@@ -276,7 +234,7 @@ def _check(options: argparse.Namespace) -> int:
 def _apply(options: argparse.Namespace) -> int:
     config.load(options.file)
     text = options.file.read_text(encoding="utf-8")
-    applied = _ask(options, "apply", Applied, ConfigText(text=text), deadline_s=120.0)
+    applied = ask_supervisor(options, "apply", Applied, ConfigText(text=text), deadline_s=120.0)
     print(f"In force: {applied.digest[:12]}, {applied.steps} steps taken.")
     return DONE
 

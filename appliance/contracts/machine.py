@@ -11,7 +11,7 @@ or `error` and a Problem. The calls and their bodies:
 | `firewall` | - | Firewall: every allowed flow |
 | `apply` | ConfigText | Applied; InvalidConfig changes nothing |
 | `pairing.open` | - | Pairing: a person at the local console asks for a code |
-| `queue.stats` | - | the broker's reply to its call of that name |
+| `queue.*` | as in appliance.contracts.letters | the broker's reply to its call of that name |
 | `queue.rotate-key` | - | Rotated: the broker was restarted with the key it had announced |
 """
 

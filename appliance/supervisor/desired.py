@@ -38,7 +38,9 @@ from appliance.topology import (
 )
 
 SUPERVISOR = "supervisor"
-SUPERVISOR_RIGHTS = Rights(emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",))
+SUPERVISOR_RIGHTS = Rights(
+    emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",), administer=("*", "*/*/*")
+)
 
 _HOST_SYSCTLS = (("ipv6/conf/default/disable_ipv6", "1"),)
 """Bridges and the host's ends of the legs have no address of their own, not even a link-local one."""

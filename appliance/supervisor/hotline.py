@@ -8,9 +8,11 @@ import logging
 from collections.abc import Callable
 from typing import NoReturn
 
+import msgspec
+
+from appliance.contracts.letters import CALLS
 from appliance.contracts.machine import MachineStatus
 from appliance.contracts.order import Health
-from appliance.contracts.traffic import QueueStats
 from appliance.contracts.user import Done, PairingAttempt
 from appliance.errors import ApplianceError, Unavailable
 from appliance.queue.client import Connection, QueueClient, Request
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 5.0
 AGAIN_S = 2.0
+RELAY_S = 3600.0
+"""A backup takes its time. Where the broker goes away, it is known much sooner."""
 
 
 class Hotline:
@@ -53,11 +57,13 @@ class Hotline:
                 self._client = None
         raise RuntimeError("a task that never ends has ended")
 
-    async def stats(self) -> QueueStats:
-        """Return what the broker says about itself."""
-        if self._client is None:
+    async def relay(self, call: str, body: bytes) -> msgspec.Struct:
+        """Return the broker's reply to one of its own calls, the body of which came as JSON."""
+        asked, reply = CALLS[call]
+        request = None if asked is None else msgspec.json.decode(body, type=asked)
+        if self._client is None or not self._client.connected:
             raise Unavailable("The supervisor is not connected to the queue.")
-        return await self._client.call("queue.stats", None, QueueStats)
+        return await self._client.call(call, request, reply, deadline_s=RELAY_S)
 
     async def _tell(self, client: QueueClient) -> NoReturn:
         while True:

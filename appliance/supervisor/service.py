@@ -4,12 +4,14 @@ import asyncio
 import logging
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from appliance import notify
 from appliance.component import RUN, STATE
+from appliance.contracts.letters import CALLS
 from appliance.contracts.machine import (
     Applied,
     ConfigText,
@@ -21,7 +23,6 @@ from appliance.contracts.machine import (
     Rotated,
 )
 from appliance.contracts.order import Health
-from appliance.contracts.traffic import QueueStats
 from appliance.contracts.user import PairingAttempt
 from appliance.errors import ApplianceError, Problem, Unavailable
 from appliance.host.box import Box
@@ -83,7 +84,7 @@ class Supervisor:
                 "firewall": self._call_firewall,
                 "apply": self._call_apply,
                 "pairing.open": self._call_pairing_open,
-                "queue.stats": self._call_queue_stats,
+                **{name: partial(self._hotline.relay, name) for name in CALLS},
                 "queue.rotate-key": self._call_queue_rotate_key,
             }
         )
@@ -211,9 +212,6 @@ class Supervisor:
 
     async def _call_pairing_open(self, _body: bytes) -> Pairing:
         return self._desk.open()
-
-    async def _call_queue_stats(self, _body: bytes) -> QueueStats:
-        return await self._hotline.stats()
 
     async def _call_queue_rotate_key(self, _body: bytes) -> Rotated:
         async with self._turn:

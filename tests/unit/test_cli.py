@@ -1,6 +1,5 @@
 """The command: what it says, on which stream, and with which exit status."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,7 +19,6 @@ from appliance.contracts.machine import (
     UnitState,
     UnitStatus,
 )
-from appliance.contracts.traffic import Depth, QueueStats
 from appliance.errors import Problem
 from appliance.topology import FlowRule
 from tests.unit.supervisor.control_stub import ControlStub
@@ -124,15 +122,6 @@ def test_firewall_shows_every_flow_with_its_reason(serve: Serve, capsys: pytest.
         assert run(stub, "firewall") == 0
     row = capsys.readouterr().out.splitlines()[1]
     assert row.split() == ["arsrv-1", "queue", "tcp", "7156", "-", "arsrv", "messages"]
-
-
-def test_queue_shows_depths(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    stats = QueueStats(at=0.0, depths=(Depth(address="lan/main/notice.mail", ready=3, dead=1, done_total=9),))
-    with serve(queue_stats=stats) as stub:
-        assert run(stub, "queue") == 0
-        assert capsys.readouterr().out.splitlines()[1].split() == ["lan/main/notice.mail", "3", "0", "1", "9", "0"]
-        assert run(stub, "queue", "--json") == 0
-        assert json.loads(capsys.readouterr().out)["depths"][0]["ready"] == 3
 
 
 def test_health_is_zero_only_when_ready(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

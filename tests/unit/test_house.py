@@ -12,6 +12,7 @@ GROUND = {"errors", "notify"}
 NOUNS = {"config", "hwprofile", "topology"}
 SEAM = {"component", "contracts"}
 COMPONENTS = {"arclst", "arsrv", "arhav", "arwadm", "ardpx", "armail", "arvpn", "dns", "portal"}
+COMMAND = {"cli", "cli_queue", "cli_text"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -23,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{room: GROUND | NOUNS | SEAM | {"queue", "web"} for room in COMPONENTS},
     "host": {"errors", "topology"},
     "supervisor": GROUND | NOUNS | SEAM | {"queue", "host"} | COMPONENTS,
-    "cli": GROUND | NOUNS | SEAM | {"queue", "supervisor"},
+    **dict.fromkeys(COMMAND, GROUND | NOUNS | SEAM | {"queue", "supervisor"} | COMMAND),
     "firstboot": GROUND | NOUNS | SEAM | {"queue", "supervisor"},
 }
 """Rooms by name, and the rooms each may import from (its own is always allowed)."""

@@ -1,0 +1,373 @@
+"""`alpha-ren queue`: what an operator sees of the queue, and does with the messages in it."""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from appliance.cli_text import (
+    DONE,
+    FAILED,
+    ask_supervisor,
+    confirm,
+    error_text,
+    harmless,
+    is_away,
+    positive,
+    print_json,
+    size_text,
+    table,
+    time_text,
+)
+from appliance.contracts.letters import (
+    BackedUp,
+    Browse,
+    Changed,
+    Checked,
+    Choice,
+    Compact,
+    Compacted,
+    Letter,
+    Peek,
+    Purge,
+    Requeue,
+    Tend,
+)
+from appliance.contracts.machine import Rotated
+from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
+from appliance.errors import ApplianceError, InvalidInput
+from appliance.queue.address import matches
+from appliance.queue.metrics import exposition
+from appliance.queue.preview import readable
+
+C = TypeVar("C", bound=Choice)
+
+ALL = ("*", "*/*/*")
+"""Patterns of every address: those of this cluster, and those on the way to others."""
+
+STATES = {"ready": "waiting", "leased": "in hand"}
+AT_ONCE = 1000
+TAIL_EVERY_S = 0.5
+LONG_S = 3600.0
+"""A backup or a check of a large queue on a slow disk takes its time."""
+
+EPILOG = """\
+An ADDRESS may be a pattern, in which `*` stands for any run of characters but `/`; put it in quotes. A NUMBER is what
+`dead`, `tail` and `peek` show in front of a message.
+"""
+
+
+class CopyNotKept(ApplianceError):
+    """The backup was made but is not where it was wanted."""
+
+    code = "copy-not-kept"
+    hint = "It stays beside the queue until the next one; copy it from there."
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `queue` and what is below it to the command's parser."""
+    queue = commands.add_parser(
+        "queue",
+        help="the queue: its addresses, dead letters, figures, backup",
+        description="Look at the queue and tend it. Alone it is `ls`.",
+        epilog=EPILOG,
+    )
+    queue.add_argument("--json", action="store_true", help="as JSON, for programs")
+    queue.set_defaults(run=_ls, address="")
+    below = queue.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parser = below.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EPILOG)
+        parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON, for programs")
+        parser.set_defaults(run=run)
+        return parser
+
+    def add_address(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("address", metavar="ADDRESS", nargs="?", default="", help="only there; else everywhere")
+
+    def add_choice(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("which", metavar="NUMBER|ADDRESS", nargs="+", help="single messages, or all at an address")
+        parser.add_argument("--limit", type=positive, default=sys.maxsize, metavar="N", help="at most N of an address")
+
+    add_address(add("ls", _ls, "how many messages each address holds"))
+    dead = add("dead", _dead, "the dead letters, oldest first, and why they died")
+    add_address(dead)
+    dead.add_argument("-n", "--limit", type=positive, default=100, metavar="N", help="at most N (default: 100)")
+    peek = add("peek", _peek, "a message with its history and its body")
+    peek.add_argument("number", type=positive, metavar="NUMBER")
+    peek.add_argument("--bytes", type=positive, default=2**16, metavar="N", help="at most N of its body; else 65536")
+    peek.add_argument("--raw", action="store_true", help="the bytes of the body and nothing else")
+    tail = add("tail", _tail, "the newest messages, and each that comes, until interrupted")
+    add_address(tail)
+    tail.add_argument("-n", "--lines", type=positive, default=10, metavar="N", help="begin with N (default: 10)")
+    add_choice(add("requeue", _requeue, "let dead letters wait again, with all their attempts before them"))
+    purge = add("purge", _purge, "drop dead letters, or with --waiting what waits, for good")
+    add_choice(purge)
+    purge.add_argument("--waiting", action="store_true", help="what waits, in place of dead letters")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+    stats = add("stats", _stats, "how the broker fares: disk, commits, sessions")
+    stats.add_argument("--prometheus", action="store_true", help="all figures in Prometheus' text format")
+    backup = add("backup", _backup, "copy the queue, as it is at one moment, while it goes on")
+    backup.add_argument("file", metavar="FILE", nargs="?", type=Path, help="where to; else beside the queue itself")
+    add("check", _check, "look for damage in the store: exit status 0 means none")
+    add("compact", _compact, "give the store's unused space back to the disk")
+    rotate = add("rotate-key", _rotate_key, "give the broker the key that it has announced; it restarts")
+    rotate.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _ls(options: argparse.Namespace) -> int:
+    stats = ask_supervisor(options, "queue.stats", QueueStats)
+    depths = tuple(depth for depth in stats.depths if matches(options.address or depth.address, depth.address))
+    if options.json:
+        print_json(msgspec.structs.replace(stats, depths=depths))
+        return DONE
+    head = ("ADDRESS", "WAITING", "IN HAND", "DEAD", "DONE", "EXPIRED", "PURGED", "CONSUMERS", "SIZE")
+    print("\n".join(table(head, [_row(depth) for depth in depths])))
+    return DONE
+
+
+def _row(d: Depth) -> tuple[str, ...]:
+    numbers = (d.ready, d.leased, d.dead, d.done_total, d.expired_total, d.purged_total, d.consumers)
+    return (d.address, *map(str, numbers), size_text(d.bytes))
+
+
+def _dead(options: argparse.Namespace) -> int:
+    found = [message for part in _browsed(options) for message in part.messages][: options.limit]
+    if options.json:
+        print_json(Messages(messages=tuple(found)))
+    elif found:
+        rows = [
+            (str(m.seq), time_text(m.changed_at), m.address, f"{m.attempt} of {m.max_attempts}", m.id, m.reason)
+            for m in found
+        ]
+        print("\n".join(table(("NUMBER", "DIED", "ADDRESS", "ATTEMPTS", "ID", "REASON"), rows)))
+    else:
+        print("There are no dead letters.")
+    return DONE
+
+
+def _browsed(options: argparse.Namespace) -> Iterator[Messages]:
+    """Yield pages of dead letters until there are as many as wanted."""
+    wanted: int = options.limit
+    for address in (options.address,) if options.address else ALL:
+        after, full = 0, True
+        while wanted and full:
+            limit = min(wanted, AT_ONCE)
+            page = ask_supervisor(options, "queue.browse", Messages, Browse(address=address, after=after, limit=limit))
+            yield page
+            wanted -= len(page.messages)
+            full = len(page.messages) == limit
+            after = page.messages[-1].seq if page.messages else after
+
+
+def _peek(options: argparse.Namespace) -> int:
+    request = Peek(seq=options.number, limit=min(options.bytes, 2**20), who=_person())
+    letter = ask_supervisor(options, "queue.peek", Letter, request)
+    if options.raw:
+        sys.stdout.buffer.write(letter.body)
+    elif options.json:
+        print_json(letter)
+    else:
+        print(letter_text(letter))
+    return DONE
+
+
+def letter_text(letter: Letter) -> str:
+    """Return a message for a person: facts, history, body."""
+    m = letter.message
+    facts = (
+        ("message", f"{m.seq}  {m.address}  {STATES.get(m.state, m.state)}"),
+        ("id", m.id),
+        ("origin", m.origin),
+        ("key", letter.key or ""),
+        ("published", time_text(m.published_at)),
+        ("attempts", f"{m.attempt} of {m.max_attempts}"),
+        ("holder", m.holder),
+        ("reason", m.reason),
+        ("waits", f"{letter.waits_s:.0f} s more" if letter.waits_s else ""),
+        ("not before", "" if letter.not_before is None else time_text(letter.not_before)),
+        ("expires", "" if letter.expires_at is None else time_text(letter.expires_at)),
+        ("body", f"{size_text(m.size)}, {letter.kind}" if letter.body else "none any more" if m.size else "empty"),
+    )
+    lines = [f"{name:<14}{harmless(value)}" for name, value in facts if value]
+    rows = [(time_text(at.at), at.what, str(at.attempt), at.holder, at.reason) for at in letter.history]
+    if rows:
+        lines += ["", *table(("WHEN", "WHAT", "ATTEMPT", "HOLDER", "REASON"), rows)]
+    return "\n".join([*lines, "", readable(letter)] if letter.body else lines)
+
+
+def _tail(options: argparse.Namespace) -> int:
+    newest: int | None = None
+    away = False
+    while True:
+        limit = min(options.lines, AT_ONCE) if newest is None else AT_ONCE
+        query = RecentQuery(limit=limit, only=options.address or "*")
+        try:
+            found = ask_supervisor(options, "queue.recent", Messages, query).messages
+        except ApplianceError as error:
+            if newest is None or not is_away(error):
+                raise
+            if not away:
+                print(error_text(error.problem), file=sys.stderr)
+            away = True
+        else:
+            away = False
+            fresh = [message for message in reversed(found) if newest is None or message.seq > newest]
+            for message in fresh:
+                print(_tail_line(message, options), flush=True)
+            newest = max([newest or 0, *(message.seq for message in fresh)])
+        time.sleep(TAIL_EVERY_S)
+
+
+def _tail_line(m: Message, options: argparse.Namespace) -> str:
+    if options.json:
+        return msgspec.json.encode(m).decode()
+    facts = (str(m.seq), time_text(m.published_at), m.address, STATES.get(m.state, m.state), size_text(m.size))
+    return harmless("  ".join((*facts, m.origin, m.id)))
+
+
+def _requeue(options: argparse.Namespace) -> int:
+    choice = _choice(options, Requeue)
+    return _told(options, _change(options, "queue.requeue", choice), "wait again")
+
+
+def _purge(options: argparse.Namespace) -> int:
+    choice = msgspec.structs.replace(_choice(options, Purge), state="ready" if options.waiting else "dead")
+    number = len(choice.seqs)
+    if choice.address:
+        depths = ask_supervisor(options, "queue.stats", QueueStats).depths
+        number = sum(getattr(d, choice.state) for d in depths if matches(choice.address, d.address))
+    what = "waiting messages" if options.waiting else "dead letters"
+    where = f" at {choice.address}" if choice.address else ""
+    confirm(options, f"This drops {min(number, options.limit)} {what}{where} for good.")
+    return _told(options, _change(options, "queue.purge", choice), "dropped")
+
+
+def _choice(options: argparse.Namespace, kind: type[C]) -> C:
+    which: list[str] = options.which
+    if all(each.isdecimal() for each in which):
+        return kind(seqs=tuple(map(int, which)), who=_person())
+    if len(which) > 1:
+        hint = "`alpha-ren queue dead` shows the numbers."
+        raise InvalidInput("What is wanted is numbers of messages, or one address.", hint=hint)
+    return kind(address=which[0], who=_person())
+
+
+def _change(options: argparse.Namespace, call: str, choice: Choice) -> int:
+    """Ask slice by slice until all of it is done; return how many messages it were."""
+    count, more = 0, True
+    slices = [choice.seqs[at : at + AT_ONCE] for at in range(0, len(choice.seqs), AT_ONCE)]
+    for seqs in slices:
+        count += ask_supervisor(options, call, Changed, msgspec.structs.replace(choice, seqs=seqs)).count
+    while choice.address and more and count < options.limit:
+        choice = msgspec.structs.replace(choice, limit=min(AT_ONCE, options.limit - count))
+        done = ask_supervisor(options, call, Changed, choice)
+        count, more = count + done.count, done.more
+        choice = msgspec.structs.replace(choice, after=done.last)
+    return count
+
+
+def _told(options: argparse.Namespace, count: int, what: str) -> int:
+    if options.json:
+        print_json(Changed(count=count))
+    else:
+        print(f"{count} message{'' if count == 1 else 's'} {what}.")
+    return DONE
+
+
+def _stats(options: argparse.Namespace) -> int:
+    stats = ask_supervisor(options, "queue.stats", QueueStats)
+    if options.prometheus:
+        print(exposition(stats), end="")
+    elif options.json:
+        print_json(stats)
+    else:
+        print(stats_text(stats))
+    return DONE
+
+
+def stats_text(stats: QueueStats) -> str:
+    """Return the broker's figures for a person."""
+    depths = stats.depths
+    mean_ms = stats.commit_s / stats.commits * 1000 if stats.commits else 0.0
+    facts = (
+        ("publishers", "told to come back later" if stats.busy else "served"),
+        ("waiting", f"{sum(d.ready for d in depths)}, in hand {sum(d.leased for d in depths)}"),
+        ("dead letters", f"{sum(d.dead for d in depths)}"),
+        ("held", f"{size_text(stats.bytes)}, {size_text(stats.disk_free)} of the disk free"),
+        ("commits", f"{stats.commits}, {mean_ms:.2f} ms each on average"),
+        ("rounds", f"{stats.turns}"),
+        ("remembered", f"{stats.remembered} ended messages, of which a repeat is known"),
+        ("sessions", f"{stats.sessions}: {', '.join(stats.clients)}"),
+    )
+    return "\n".join(f"{name:<14}{harmless(value)}" for name, value in facts)
+
+
+def _backup(options: argparse.Namespace) -> int:
+    made = ask_supervisor(options, "queue.backup", BackedUp, Tend(who=_person()), deadline_s=LONG_S)
+    if options.file is not None:
+        _copy(Path(made.path), options.file)
+        made = msgspec.structs.replace(made, path=str(options.file))
+    if options.json:
+        print_json(made)
+    else:
+        print(f"The queue as of {time_text(made.at)} is in {made.path}, {size_text(made.size)}.")
+    return DONE
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Whole and on disk, or not at all; only root may read what is in it."""
+    candidate = target.with_name(f"{target.name}.new")
+    try:
+        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as out, source.open("rb") as copied:
+            shutil.copyfileobj(copied, out, 2**20)
+            out.flush()
+            os.fsync(out.fileno())
+        candidate.replace(target)
+    except OSError as error:
+        raise CopyNotKept(f"The copy at {source} could not be written to {target}: {error}.") from error
+
+
+def _check(options: argparse.Namespace) -> int:
+    problems = ask_supervisor(options, "queue.check", Checked, Tend(who=_person()), deadline_s=LONG_S)
+    if options.json:
+        print_json(problems)
+    else:
+        print("\n".join(problems.problems) or "The store is sound.")
+    return FAILED if problems.problems else DONE
+
+
+def _compact(options: argparse.Namespace) -> int:
+    request = Compact(who=_person())
+    pages = given = ask_supervisor(options, "queue.compact", Compacted, request).pages
+    while given == request.pages:
+        given = ask_supervisor(options, "queue.compact", Compacted, request).pages
+        pages += given
+    if options.json:
+        print_json(Compacted(pages=pages))
+    else:
+        print(f"{pages} unused page{'' if pages == 1 else 's'} given back to the disk.")
+    return DONE
+
+
+def _rotate_key(options: argparse.Namespace) -> int:
+    confirm(options, "The broker restarts with its next key; its clients come back by themselves.")
+    rotated = ask_supervisor(options, "queue.rotate-key", Rotated, deadline_s=120.0)
+    if options.json:
+        print_json(rotated)
+    else:
+        print(f"The broker has its next key, {rotated.steps} steps taken.")
+    return DONE
+
+
+def _person() -> str:
+    """Return who asks, for the journal."""
+    return re.sub(r"[^\w.@-]", "_", os.environ.get("SUDO_USER", "root"))[:64]

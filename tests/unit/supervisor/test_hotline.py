@@ -1,0 +1,65 @@
+"""The supervisor's line to the queue: what root asks at the control socket reaches the broker as the supervisor."""
+
+import asyncio
+from typing import cast
+
+import msgspec
+import pytest
+
+from appliance.contracts.letters import Browse, Changed, Purge
+from appliance.contracts.machine import MachineStatus
+from appliance.contracts.traffic import Messages, QueueStats
+from appliance.errors import Unavailable
+from appliance.queue.client import RemoteError
+from appliance.supervisor.desired import SUPERVISOR_RIGHTS
+from appliance.supervisor.hotline import Hotline
+from tests.unit.queue.running import Broker, running
+
+SOON_S = 20.0
+
+
+def hotline() -> Hotline:
+    status = MachineStatus(at=0.0, name="box", version="1", profile="qemu", ready=True, units=())
+    return Hotline(lambda: status, lambda _attempt: None, lambda _health: None)
+
+
+async def connected(line: Hotline) -> None:
+    """Return once the hotline can ask."""
+    async with asyncio.timeout(SOON_S):
+        while True:
+            try:
+                await line.relay("queue.stats", b"{}")
+                return
+            except Unavailable:
+                await asyncio.sleep(0.02)
+
+
+def test_calls_of_an_operator_are_relayed_with_the_supervisors_own_rights() -> None:
+    async def main(broker: Broker) -> None:
+        line = hotline()
+        with pytest.raises(Unavailable):
+            await line.relay("queue.stats", b"{}")
+        task = asyncio.create_task(line.run(broker.connection("supervisor")))
+        await connected(line)
+        async with broker.client() as q:
+            await q.publish("a", b"{}", id="1")
+            delivery = await anext(q.consume("a"))
+            await delivery.reject("no")
+        found = cast(Messages, await line.relay("queue.browse", msgspec.json.encode(Browse(address="a"))))
+        assert [m.id for m in found.messages] == ["1"]
+        assert await line.relay("queue.browse", msgspec.json.encode(Browse(address="*/*/*"))) == Messages(messages=())
+        assert await line.relay("queue.purge", msgspec.json.encode(Purge(address="a"))) == Changed(
+            count=1, last=found.messages[0].seq
+        )
+        stats = cast(QueueStats, await line.relay("queue.stats", b"{}"))
+        assert "supervisor" in stats.clients
+        with pytest.raises(msgspec.DecodeError):
+            await line.relay("queue.purge", b'{"colour": "red"}')
+        with pytest.raises(RemoteError, match="Either numbers"):
+            await line.relay("queue.purge", b"{}")
+        task.cancel()
+        await asyncio.wait([task])
+
+    with running() as broker:
+        broker.grant("supervisor", SUPERVISOR_RIGHTS)
+        asyncio.run(main(broker))
