@@ -108,8 +108,11 @@ class Batch:
         self.bodies = bodies
 
 
-def batches(asks: list[Ask], numbers: Iterator[int]) -> Iterator[tuple[int, Batch]]:
-    """Yield (request number, message) for all asks that somebody still waits for."""
+def batches(asks: list[Ask], numbers: Iterator[int], max_body: int) -> Iterator[tuple[int, Batch]]:
+    """Yield (request number, message) for all asks that somebody still waits for.
+
+    The bodies of one message are together no larger than the largest one may be.
+    """
     publishes: list[PublishAsk] = []
     settles: list[SettleAsk] = []
     for ask in asks:
@@ -122,7 +125,7 @@ def batches(asks: list[Ask], numbers: Iterator[int]) -> Iterator[tuple[int, Batc
         else:
             number = next(numbers)
             yield number, Batch([ask], ask.make(number), ask.bodies)
-    for run in _runs(publishes):
+    for run in _runs(publishes, min(max_body, MAX_BATCH_BYTES)):
         number = next(numbers)
         yield number, Batch([*run], wire.Publish(number, tuple(p.item for p in run)), [p.body for p in run])
     for start in range(0, len(settles), MAX_BATCH):
@@ -131,11 +134,11 @@ def batches(asks: list[Ask], numbers: Iterator[int]) -> Iterator[tuple[int, Batc
         yield number, Batch([*part], wire.Settle(number, tuple(s.outcome for s in part)), [])
 
 
-def _runs(publishes: list[PublishAsk]) -> Iterator[list[PublishAsk]]:
+def _runs(publishes: list[PublishAsk], most_bytes: int) -> Iterator[list[PublishAsk]]:
     run: list[PublishAsk] = []
     size = 0
     for publish in publishes:
-        if run and (len(run) >= MAX_BATCH or size + len(publish.body) > MAX_BATCH_BYTES):
+        if run and (len(run) >= MAX_BATCH or size + len(publish.body) > most_bytes):
             yield run
             run, size = [], 0
         run.append(publish)

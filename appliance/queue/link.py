@@ -212,7 +212,7 @@ class Link:
         if self.welcome is None or self._pipe is None:
             return
         asks, self._box = self._box, []
-        for number, batch in batches(asks, self._numbers):
+        for number, batch in batches(asks, self._numbers, self.welcome.max_body):
             self._sent[number] = batch
             self._pipe.send(wire.to_broker(batch.header, batch.bodies))
 

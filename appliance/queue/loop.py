@@ -15,7 +15,6 @@ from typing import TypeAlias
 import zmq
 
 from appliance import notify
-from appliance.queue import wire
 from appliance.queue.auth import Admits, KeyRing, ZapHandler, serve_curve
 from appliance.queue.keys import Keys
 
@@ -26,7 +25,7 @@ Socket: TypeAlias = "zmq.Socket[bytes]"
 STUCK_S = 60.0
 """A turn that takes longer than this has met a disk that will not come back; the restart recovers."""
 
-MAX_FRAMES = wire.MAX_ITEMS + 8
+MAX_FRAMES = 8
 """More than any message has. Of a longer one the rest is not kept, and what is kept fits no command."""
 
 STALLED_RETRY_S = 0.02

@@ -1,7 +1,8 @@
 """The frames of the protocol, in the shape of the Majordomo protocol 0.2 (ZeroMQ RFC 18); PROTOCOL.md has the whole of
 it.
 
-A message is: version frame, command frame (one byte), header frame (a MessagePack array), then one frame per body.
+A message is: version frame, command frame (one byte), header frame (a MessagePack array), then the bodies: one frame
+for the only one, or one for all of them, since each frame has its price (a call, a lock, an encryption).
 Encoding and decoding are pure; what does not fit raises WireError.
 """
 
@@ -53,6 +54,10 @@ class _OneBody(Header, frozen=True, array_like=True, forbid_unknown_fields=True)
         return 1
 
 
+class _BodyEach(Header, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Has a body for each of its items, in order, all in one frame: a MessagePack array of bin."""
+
+
 class Fault(Header, frozen=True):
     """An error as it travels: see appliance.errors.Problem."""
 
@@ -88,7 +93,7 @@ class Item(Header, frozen=True):
     way: Way = ()
 
 
-class Publish(Header, frozen=True):
+class Publish(_BodyEach, frozen=True):
     """Many items at once; Results has a status for each."""
 
     request: Number
@@ -245,7 +250,7 @@ class Handed(Header, frozen=True):
     onward: Onward | None = None
 
 
-class Deliver(Header, frozen=True):
+class Deliver(_BodyEach, frozen=True):
     """Work for a subscription."""
 
     subscription: Number
@@ -309,6 +314,7 @@ TO_CLIENT: dict[bytes, type[Header]] = {
     b"\x88": Bye,
 }
 
+_BODIES = msgspec.msgpack.Decoder(list[bytes])
 _ENCODE = msgspec.msgpack.Encoder().encode
 _TO_BROKER = {command: msgspec.msgpack.Decoder(kind) for command, kind in TO_BROKER.items()}
 _TO_CLIENT = {command: msgspec.msgpack.Decoder(kind) for command, kind in TO_CLIENT.items()}
@@ -321,12 +327,12 @@ Frames = list[bytes]
 
 def to_broker(header: Header, bodies: Sequence[bytes] = ()) -> Frames:
     """Return the frames of a client's message."""
-    return [VERSION, _COMMAND_TO_BROKER[type(header)], _ENCODE(header), *bodies]
+    return _encode(_COMMAND_TO_BROKER[type(header)], header, bodies)
 
 
 def to_client(header: Header, bodies: Sequence[bytes] = ()) -> Frames:
     """Return the frames of a broker's message."""
-    return [VERSION, _COMMAND_TO_CLIENT[type(header)], _ENCODE(header), *bodies]
+    return _encode(_COMMAND_TO_CLIENT[type(header)], header, bodies)
 
 
 def from_client(frames: Frames) -> tuple[Header, Frames]:
@@ -339,6 +345,12 @@ def from_broker(frames: Frames) -> tuple[Header, Frames]:
     return _decode(frames, _TO_CLIENT)
 
 
+def _encode(command: bytes, header: Header, bodies: Sequence[bytes]) -> Frames:
+    if isinstance(header, _BodyEach):
+        return [VERSION, command, _ENCODE(header), _ENCODE(bodies)]
+    return [VERSION, command, _ENCODE(header), *bodies]
+
+
 def _decode(frames: Frames, decoders: dict[bytes, "msgspec.msgpack.Decoder[Header]"]) -> tuple[Header, Frames]:
     if len(frames) < 3 or frames[0] != VERSION:
         raise WireError("The frames are not version ARQ1 of the queue's protocol.")
@@ -347,8 +359,11 @@ def _decode(frames: Frames, decoders: dict[bytes, "msgspec.msgpack.Decoder[Heade
         raise WireError(f"There is no command {frames[1][:4].hex()}.")
     try:
         header = decoder.decode(frames[2])
+        bodies = frames[3:]
+        if isinstance(header, _BodyEach):
+            bodies = _BODIES.decode(bodies[0]) if len(bodies) == 1 else []
     except (msgspec.DecodeError, RecursionError) as error:
-        raise WireError(f"The header does not fit its command: {error}.") from error
-    if len(frames) - 3 != header.bodies:
-        raise WireError(f"The command needs {header.bodies} body frames and has {len(frames) - 3}.")
-    return header, frames[3:]
+        raise WireError(f"The frames do not fit their command: {error}.") from error
+    if len(bodies) != header.bodies:
+        raise WireError(f"The command needs {header.bodies} bodies and has {len(bodies)}.")
+    return header, bodies

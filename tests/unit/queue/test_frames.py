@@ -20,9 +20,12 @@ WRONG = {
     "a header of another command": [b"ARQ1", b"\x02", HEADER(["x"])],
     "a field too many": [b"ARQ1", b"\x05", HEADER([1, 2])],
     "a body too few": [b"ARQ1", b"\x02", HEADER([1, [["a", "b"]]])],
+    "bodies in frames of their own": [b"ARQ1", b"\x02", HEADER([1, [["a", "b"], ["a", "c"]]]), b"", b""],
+    "bodies that are no array": [b"ARQ1", b"\x02", HEADER([1, [["a", "b"]]]), b"body"],
+    "a body that is text": [b"ARQ1", b"\x02", HEADER([1, [["a", "b"]]]), HEADER(["body"])],
     "a body too many": [b"ARQ1", b"\x0c", HEADER([[]]), b"x"],
     "a negative number": [b"ARQ1", b"\x05", HEADER([-1])],
-    "not a number": [b"ARQ1", b"\x02", HEADER([1, [["a", "b", float("nan")]]]), b""],
+    "not a number": [b"ARQ1", b"\x02", HEADER([1, [["a", "b", float("nan")]]]), HEADER([b""])],
     "deep nesting": [b"ARQ1", b"\x02", b"\x91" * 50_000],
     "thousands of frames": [b"ARQ1", b"\x02", HEADER([1, [["a", "b"]]]), *[b""] * 5000],
 }

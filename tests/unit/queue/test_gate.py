@@ -135,8 +135,7 @@ def test_a_key_that_is_revoked_or_changes_sides_is_out_at_once(own: Gate) -> Non
 
 def test_a_message_that_is_too_much_ends_the_session_of_its_sender(shared: Gate) -> None:
     with Peer(shared.connection("far")) as greedy, Peer(shared.connection("far")) as other:
-        items = tuple(wire.Item("in.b", f"much-{n}") for n in range(3))
-        greedy.send(wire.Publish(1, items), *[bytes(MAX_BODY)] * 3)
+        greedy.send_frames([b"ARQ1", b"\x02", *[bytes(MAX_BODY)] * 3])
         assert greedy.receive(wire.Bye)[0].code == "wire-malformed"
         greedy.send_frames([b"ARQ1", b"\x02", *[b""] * 5000])
         assert greedy.receive(wire.Bye)[0].code == "wire-malformed"
