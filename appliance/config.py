@@ -93,21 +93,62 @@ class Vpn(_Section, frozen=True):
     peers: tuple[VpnPeer, ...] = ()
 
 
+AddressPattern = Annotated[str, Meta(pattern=r"^([a-z0-9*-]+/[a-z0-9*-]+/)?[A-Za-z0-9_.*-]+$", max_length=270)]
+"""Queue addresses: `*` stands for any run of characters but `/`."""
+
+
 class QueueLimit(_Section, frozen=True):
     """What each address that matches `pattern` may hold and take, the publisher hearing *busy* beyond it: messages that
     wait, bytes, and new messages per second (`rate`, a second's worth at once). Without a value: as without the limit.
     """
 
-    pattern: Annotated[str, Meta(pattern=r"^([a-z0-9*-]+/[a-z0-9*-]+/)?[A-Za-z0-9_.*-]+$", max_length=270)]
+    pattern: AddressPattern
     max_depth: Annotated[int, Meta(ge=1)] | None = None
     max_bytes: Annotated[int, Meta(ge=1)] | None = None
     rate: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+
+
+Place = Annotated[
+    str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?/[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", max_length=65)
+]
+"""A cluster as `lan/cluster`."""
+
+CurveKey = Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{40}$")]
+"""A CURVE public key in Z85 (ZeroMQ RFC 32)."""
+
+
+class QueueRoute(_Section, frozen=True):
+    """Where messages for the cluster `to` go: its broker's entrance, `host` or `host:port`, and its public key.
+
+    Several routes may have one entrance, whose cluster passes on what is not for itself. Rates are limits.
+    """
+
+    to: Place
+    endpoint: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?$")]
+    server_key: CurveKey
+    messages_per_s: Annotated[float, Meta(gt=0)] | None = None
+    bytes_per_s: Annotated[float, Meta(gt=0)] | None = None
+
+
+class QueuePeer(_Section, frozen=True):
+    """A cluster that may bring messages here: the public key of its bridge, and the addresses it may publish to.
+
+    `lan/cluster/*` among them lets it pass through to a cluster that there is a route to. With `transit` it also brings
+    the messages of other clusters.
+    """
+
+    name: Place
+    public_key: CurveKey
+    publish: Annotated[tuple[AddressPattern, ...], Meta(min_length=1)]
+    transit: bool = False
 
 
 class Queue(_Section, frozen=True):
     """The broker; of `limits` the first whose pattern matches an address holds for it."""
 
     limits: tuple[QueueLimit, ...] = ()
+    routes: tuple[QueueRoute, ...] = ()
+    peers: tuple[QueuePeer, ...] = ()
 
 
 class Config(_Section, frozen=True):
@@ -150,6 +191,7 @@ def _check(config: Config) -> None:
     _check_networks(config.network)
     _check_uplink(config.network.uplink)
     _check_mail(config.mail)
+    _check_queue(config.queue, f"{config.machine.lan}/{config.machine.cluster}")
     slots = [peer.slot for peer in config.vpn.peers]
     names = [peer.name for peer in config.vpn.peers]
     if len(set(slots)) != len(slots) or len(set(names)) != len(names):
@@ -180,6 +222,17 @@ def _check_uplink(uplink: Uplink) -> None:
         raise InvalidConfig(f"The uplink is not valid: {error} - at `$.network.uplink`.") from error
     if uplink.mode == "dhcp" and (uplink.address or uplink.gateway):
         raise InvalidConfig("A DHCP uplink takes no address and no gateway - at `$.network.uplink`.")
+
+
+def _check_queue(queue: Queue, here: str) -> None:
+    places = {"routes": [route.to for route in queue.routes], "peers": [peer.name for peer in queue.peers]}
+    for field, names in places.items():
+        if here in names:
+            raise InvalidConfig(f"The cluster {here} is this one - at `$.queue.{field}`.")
+        if len(set(names)) != len(names):
+            raise InvalidConfig(f"A cluster is listed twice - at `$.queue.{field}`.")
+    if len({peer.public_key for peer in queue.peers}) != len(queue.peers):
+        raise InvalidConfig("Two clusters share a public key - at `$.queue.peers`.")
 
 
 def _check_mail(mail: Mail) -> None:

@@ -1,7 +1,7 @@
 """What a client has asked of the broker and not been answered, and how many of it go into one message."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -66,7 +66,23 @@ class SingleAsk:
         self.anew = anew
 
 
-Ask = PublishAsk | SettleAsk | SingleAsk
+class WholeAsk:
+    """A message of many items that is answered as a whole; the broker takes it in within one turn."""
+
+    __slots__ = ("answer", "bodies", "make")
+
+    def __init__(
+        self,
+        make: Callable[[int], wire.Header],
+        bodies: Sequence[bytes],
+        answer: "asyncio.Future[wire.Results]",
+    ) -> None:
+        self.make = make
+        self.bodies = bodies
+        self.answer = answer
+
+
+Ask = PublishAsk | SettleAsk | SingleAsk | WholeAsk
 
 
 def checked(part: H) -> H:
@@ -102,7 +118,7 @@ class Batch:
 
     __slots__ = ("asks", "bodies", "header")
 
-    def __init__(self, asks: list[Ask], header: wire.Header, bodies: list[bytes]) -> None:
+    def __init__(self, asks: list[Ask], header: wire.Header, bodies: Sequence[bytes]) -> None:
         self.asks = asks
         self.header = header
         self.bodies = bodies
@@ -155,6 +171,9 @@ def resolve(asks: list[Ask], results: wire.Results) -> Iterator[tuple[float, Ask
     troubles = {trouble.index: trouble for trouble in results.troubles}
     for index, (ask, status) in enumerate(zip(asks, results.statuses, strict=False)):
         if ask.answer.done():
+            continue
+        if isinstance(ask, WholeAsk):
+            ask.answer.set_result(results)
             continue
         trouble = troubles.get(index)
         if trouble is None:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -14,7 +15,7 @@ from appliance.contracts.service import ServiceContext
 from appliance.errors import ApplianceError, DeadlinePassed
 from appliance.queue import wire
 from appliance.queue.address import Home
-from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk, checked, too_large
+from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk, WholeAsk, checked, too_large
 from appliance.queue.connection import Connection, connection_of
 from appliance.queue.delivery import Body, Delivery, Event, Handler, Request, decode_body, encode_body
 from appliance.queue.errors import (
@@ -50,6 +51,10 @@ class Published(msgspec.Struct, frozen=True):
 def new_id() -> str:
     """Return an id that nobody else makes up; ids of one time sort together, which keeps the broker's index compact."""
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def _settle(outcomes: tuple[wire.Outcome, ...], request: int) -> wire.Settle:
+    return wire.Settle(request, outcomes)
 
 
 class QueueClient:
@@ -94,6 +99,11 @@ class QueueClient:
     def connected(self) -> bool:
         """Whether the broker has welcomed us and is heard."""
         return self._link.welcome is not None
+
+    @property
+    def max_body(self) -> int | None:
+        """The largest body that the broker takes, None while it is not known."""
+        return None if self._link.welcome is None else self._link.welcome.max_body
 
     async def wait_connected(self, deadline_s: float) -> None:
         """Return once connected; raise DeadlinePassed at the deadline."""
@@ -168,6 +178,41 @@ class QueueClient:
     def _unknown(self, ids: Sequence[str], deadline_s: float) -> PublishUnknown:
         reached = "no acknowledgement came" if self.connected else "the broker was not reached"
         return PublishUnknown(f"Of {len(ids)} message(s) {reached} within {deadline_s:g} s.", tuple(ids))
+
+    async def publish_whole(
+        self, items: Sequence[wire.Item], bodies: Sequence[bytes], *, deadline_s: float
+    ) -> wire.Results:
+        """Return what became of each of at most MAX_ITEMS items, which are taken in in this order and in one turn.
+
+        Raises PublishUnknown at the deadline; until then they are sent again across reconnects.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._whole(lambda r: wire.Publish(r, tuple(items)), bodies)
+        except TimeoutError:
+            raise self._unknown([item.id for item in items], deadline_s) from None
+
+    async def settle_whole(self, outcomes: Sequence[wire.Outcome], *, deadline_s: float) -> None:
+        """Return once at most MAX_ITEMS deliveries have ended so, or are lost to others. Raises SettleUnknown."""
+        left = outcomes
+        try:
+            async with asyncio.timeout(deadline_s):
+                while left:
+                    asked = tuple(left)
+                    results = await self._whole(partial(_settle, asked), ())
+                    busy = [each for each in results.troubles if results.statuses[each.index] == wire.BUSY]
+                    await asyncio.sleep(max((each.retry_after_s for each in busy), default=0.0))
+                    left = [asked[each.index] for each in busy]
+        except TimeoutError:
+            raise SettleUnknown(f"{len(left)} ends were not acknowledged within {deadline_s:g} s.") from None
+        finally:
+            for outcome in outcomes:
+                self._link.settled(outcome.token)
+
+    async def _whole(self, make: Callable[[int], wire.Header], bodies: Sequence[bytes]) -> wire.Results:
+        ask = WholeAsk(make, bodies, asyncio.get_running_loop().create_future())
+        self._link.ask(ask)
+        return await ask.answer
 
     async def consume(self, pattern: str, credit: int = 16) -> AsyncGenerator[Delivery, None]:
         """Iterate over work at the addresses that match; at most `credit` deliveries are in hand at a time.

@@ -13,6 +13,9 @@ Body = bytes | msgspec.Struct
 """Bytes go as they are; a Struct goes as MessagePack (`msgspec.msgpack`)."""
 
 
+NO_ONWARD = wire.Onward()
+
+
 def encode_body(body: Body) -> bytes:
     """Return the bytes that travel."""
     return body if isinstance(body, bytes) else msgspec.msgpack.encode(body)
@@ -42,7 +45,7 @@ class Delivery:
     One that is let go of unsettled (its task was cancelled, say) is given back by itself, as a failed attempt.
     """
 
-    __slots__ = ("_settler", "address", "attempt", "body", "id", "origin", "published_at", "token")
+    __slots__ = ("_settler", "address", "attempt", "body", "id", "onward", "origin", "published_at", "token")
 
     def __init__(self, handed: wire.Handed, body: bytes, settler: Settler) -> None:
         self._settler = settler
@@ -52,6 +55,7 @@ class Delivery:
         self.address = handed.address
         self.attempt = handed.attempt
         self.published_at = handed.published_at
+        self.onward = handed.onward or NO_ONWARD
         self.body = body
 
     def __del__(self) -> None:

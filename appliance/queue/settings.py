@@ -1,4 +1,4 @@
-"""What the broker can be told; the component's `spec.py` fills it in."""
+"""What the broker and the bridge can be told; the component's `spec.py` fills it in."""
 
 from typing import Annotated
 
@@ -38,3 +38,19 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     keep_s: Seconds = 86400.0
     keep_rows: Count = 200_000
     limits: tuple[QueueLimit, ...] = ()
+
+
+class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the broker of the cluster `to` (`lan/cluster`) is, its public key, and how much may go there."""
+
+    to: str
+    endpoint: str
+    server_key: str
+    messages_per_s: float | None = None
+    bytes_per_s: float | None = None
+
+
+class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All routes."""
+
+    routes: tuple[RouteSettings, ...] = ()

@@ -1,5 +1,8 @@
-"""What the queue declares: one broker, on the cluster network for the components and on a socket for the host."""
+"""What the queue declares: one broker, on the cluster network for the components and on a socket for the host; and the
+bridge, where there are routes to other clusters.
+"""
 
+import ipaddress
 from collections.abc import Iterable
 
 import msgspec
@@ -8,6 +11,7 @@ from appliance.component import (
     PYTHON,
     RUN,
     ComponentSpec,
+    Egress,
     Instance,
     Placed,
     Port,
@@ -17,9 +21,9 @@ from appliance.component import (
     UnitSpec,
     inner_network,
 )
-from appliance.config import Config
-from appliance.contracts.access import AccessList
-from appliance.queue.settings import BrokerSettings
+from appliance.config import Config, QueuePeer, QueueRoute
+from appliance.contracts.access import Access, AccessList, Rights
+from appliance.queue.settings import BridgeSettings, BrokerSettings, RouteSettings
 
 NAME = "queue"
 SLOT = 2
@@ -29,6 +33,8 @@ SOCKET = f"{HERE}/ipc/broker.sock"
 
 QUEUE = Port(name="queue", number=7156)
 ACCESS_FILE = "access.json"
+BRIDGE = "bridge"
+BRIDGE_SLOT = 10
 
 
 def declare(config: Config) -> ComponentSpec:
@@ -56,10 +62,68 @@ def declare(config: Config) -> ComponentSpec:
             limits=config.queue.limits,
         ),
     )
-    return ComponentSpec(name=NAME, instances=(broker,), render=render)
+    bridges = (_bridge(config.queue.routes),) if config.queue.routes else ()
+    return ComponentSpec(name=NAME, instances=(broker, *bridges), render=render)
 
 
-def render(site: Site, _placed: Placed) -> Iterable[RenderedFile]:
+def _bridge(routes: tuple[QueueRoute, ...]) -> Instance:
+    """In a namespace of its own: nothing else of the queue gets out of the machine."""
+    everything = tuple(f"{route.to}/*" for route in routes)
+    return Instance(
+        name=BRIDGE,
+        slot=BRIDGE_SLOT,
+        legs=("cluster",),
+        egress=tuple(_egress(route) for route in routes),
+        units=(UnitSpec(exec=(PYTHON, "-m", "appliance.queue.bridge"), watchdog_s=30, stop_s=20),),
+        rights=Rights(consume=everything, call=("queue.browse",), serve=("bridge.*",), administer=everything),
+        # Each route has at most some 40 MiB in hand.
+        resources=Resources(memory_mb=128 + 48 * len(routes), tasks=16 + 4 * len(routes), cpu_weight=200),
+        settings=BridgeSettings(
+            routes=tuple(
+                RouteSettings(
+                    to=route.to,
+                    endpoint=f"tcp://{':'.join(map(str, _entrance(route)))}",
+                    server_key=route.server_key,
+                    messages_per_s=route.messages_per_s,
+                    bytes_per_s=route.bytes_per_s,
+                )
+                for route in routes
+            )
+        ),
+    )
+
+
+def _entrance(route: QueueRoute) -> tuple[str, int]:
+    """Return host and port of a route's other end."""
+    host, colon, port = route.endpoint.rpartition(":")
+    return (host, int(port)) if colon and not port.endswith("]") else (route.endpoint, QUEUE.number)
+
+
+def _egress(route: QueueRoute) -> Egress:
+    host, port = _entrance(route)
+    reason = f"brings messages to the cluster {route.to}"
+    try:
+        return Egress(port=port, reason=reason, to=str(ipaddress.ip_network(host.strip("[]"))))
+    except ValueError:
+        return Egress(port=port, reason=reason)
+
+
+def _access(peer: QueuePeer) -> Access:
+    """Return what the bridge of another cluster may do here; what is its own has an origin that fits all brokers."""
+    relay = "*/*/*" if peer.transit else f"{peer.name}/*"
+    rights = Rights(publish=peer.publish, relay=(relay,))
+    return Access(
+        name=peer.name, public_key=peer.public_key, rights=rights, origin=f"{peer.name}/{BRIDGE}", outside=True
+    )
+
+
+def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
     """Yield the list of keys; the broker reads it again when it changes, so nothing is restarted."""
-    content = msgspec.json.format(msgspec.json.encode(AccessList(entries=site.access)), indent=2).decode()
+    if placed.instance.name != NAME:
+        return
+    queue = site.config.queue
+    # The machine's own keys come last and count, should somebody outside be listed with one of them.
+    entries = (*map(_access, queue.peers), *site.access)
+    listed = AccessList(entries=entries, routes=tuple(route.to for route in queue.routes))
+    content = msgspec.json.format(msgspec.json.encode(listed), indent=2).decode()
     yield RenderedFile(name=ACCESS_FILE, content=content + "\n")

@@ -37,6 +37,8 @@ class Broker:
         self.endpoint = f"tcp://127.0.0.1:{free_port()}"
         self.clients: dict[str, tuple[Keys, Rights]] = {}
         self.outside: set[str] = set()
+        self.place = ("lan", "main")
+        self.routes: tuple[str, ...] = ()
         self.others: tuple[Access, ...] = ()
         """Further entries of the key list."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -76,15 +78,13 @@ class Broker:
         )
         entries += self.others
         candidate = self.directory / "access.json.new"
-        candidate.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
+        candidate.write_bytes(msgspec.json.encode(AccessList(entries=entries, routes=self.routes)))
         candidate.rename(self.directory / "access.json")
 
     def start(self, *, python: tuple[str, ...] = (sys.executable,)) -> None:
         """Start the process and return once it said READY=1."""
         directory = self.directory
         (directory / "state").mkdir(exist_ok=True)
-        (directory / "curve-secret").write_text(self.keys.secret)
-        (directory / "queue-keys").write_text(f"{self.keys.public}\n{self.next_keys.public}\n")
         settings = msgspec.convert(
             {
                 "bind": [self.endpoint, self.ipc], "gate_socket": self.gate_socket,
@@ -96,16 +96,27 @@ class Broker:
         self.process = self.launch("service", settings, directory / "log", python=python)
 
     def launch(
-        self, module: str, settings: msgspec.Struct, log: Path, *, python: tuple[str, ...] = (sys.executable,)
+        self,
+        module: str,
+        settings: msgspec.Struct,
+        log: Path,
+        *,
+        python: tuple[str, ...] = (sys.executable,),
+        keys: Keys | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a process that holds the broker's key, and return it once it said READY=1."""
-        directory = self.directory
+        """Start a process that holds the broker's keys, or others, and return it once it said READY=1."""
+        keys = keys or self.keys
+        directory = self.directory / f"{module}.d"
+        directory.mkdir(exist_ok=True)
+        (directory / "curve-secret").write_text(keys.secret)
+        (directory / "queue-keys").write_text(f"{self.keys.public}\n{self.next_keys.public}\n")
+        lan, cluster = self.place
         context = ServiceContext(
-            instance="queue", component="queue", machine="box", lan="lan", cluster="main", queue_endpoint=self.endpoint,
-            public_key=self.keys.public, legs={},
+            instance="queue", component="queue", machine="box", lan=lan, cluster=cluster, queue_endpoint=self.endpoint,
+            public_key=keys.public, legs={},
             settings=msgspec.Raw(msgspec.json.encode(settings)),
         )  # fmt: skip
-        document = directory / f"{module}.json"
+        document = directory / "service.json"
         document.write_bytes(msgspec.json.encode(context))
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, log.open("ab") as stderr:
             ear.bind(str(directory / "notify"))
@@ -170,7 +181,7 @@ class Broker:
 
     def connection(self, name: str = "tester", keys: Keys | None = None, endpoint: str = "") -> Connection:
         """Return how to connect as somebody on the list, or with other keys."""
-        return Connection(endpoint or self.endpoint, self.keys.public, keys or self.clients[name][0], "lan", "main")
+        return Connection(endpoint or self.endpoint, self.keys.public, keys or self.clients[name][0], *self.place)
 
     def client(self, name: str = "tester", keys: Keys | None = None, endpoint: str = "") -> QueueClient:
         """Return a client that speaks as `name`."""
