@@ -1,5 +1,9 @@
 """A full disk: nothing is lost, everybody hears the truth, and it goes on by itself when there is room."""
 
+import asyncio
+import contextlib
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,10 +12,12 @@ import pytest
 
 from appliance.contracts.traffic import QueueStats
 from appliance.queue import wire
+from appliance.queue.client import QueueBusy, QueueClient
 from appliance.queue.engine import FULL_FOR_NEW_S, FULL_PAUSE_S
 from appliance.queue.sqlite_store import SqliteStore
 from tests.unit.queue.desk import Desk
 from tests.unit.queue.narrow import NarrowStore
+from tests.unit.queue.running import Broker
 
 SOON_S = 30.0
 
@@ -189,3 +195,63 @@ def wait_for_room(desk: Desk) -> None:
     for _ in range(6):
         desk.clock.advance(1.0)
         desk.send("alice", wire.Heartbeat())
+
+
+@contextlib.contextmanager
+def on_a_small_disk() -> Iterator[tuple[Broker, Path]]:
+    """A broker whose state is on 4 MiB, in a mount namespace of its own, and a file of somebody else's that takes 2."""
+    with tempfile.TemporaryDirectory(prefix="arq") as directory:
+        broker = Broker(Path(directory))
+        state = f"{directory}/state"
+        script = f'mount -t tmpfs -o size=4m none {state} && head -c 2M /dev/zero >{state}/other && exec "$0" "$@"'
+        alone = ("unshare", "--user", "--map-root-user", "--mount")
+        broker.start(python=(*alone, "sh", "-c", script, sys.executable))
+        assert broker.process is not None
+        try:
+            yield broker, Path(f"/proc/{broker.process.pid}/root{state}/other")
+        finally:
+            broker.stop()
+
+
+def test_a_disk_that_is_really_full_loses_nothing_and_goes_on_by_itself_when_there_is_room() -> None:
+    async def fill(q: QueueClient) -> list[str]:
+        """Publish until nothing more is taken, the small ones after the large ones."""
+        stored = []
+        for size in (100_000, 1000, 10):
+            names = (f"{size}-{n}" for n in range(1000))
+            with contextlib.suppress(QueueBusy):
+                for name in names:
+                    await q.publish("full", b"x" * size, id=name, deadline_s=SOON_S)
+                    stored.append(name)
+            assert next(names, None) is not None, "it never became full"
+        return stored
+
+    async def main(broker: Broker, other: Path) -> None:
+        async with broker.client() as q:
+            await q.publish("before", b"", id="before")
+            async with asyncio.timeout(SOON_S):
+                held = await anext(q.consume("before"))
+            stored = await fill(q)
+            assert (await q.call("queue.stats", None, QueueStats)).busy
+            ending = asyncio.create_task(held.done(deadline_s=SOON_S))
+            for n in range(3):  # the settle may be among what had no room
+                with pytest.raises(QueueBusy):
+                    await q.publish("full", b"x" * 100_000, id=f"late-{n}", deadline_s=SOON_S)
+            await asyncio.to_thread(other.unlink)
+            await ending
+            taken = []
+            async with asyncio.timeout(SOON_S):
+                async for delivery in q.consume("full", credit=4):
+                    taken.append(delivery.id)
+                    await delivery.done(deadline_s=SOON_S)
+                    if len(taken) == len(stored):
+                        break
+                while (await q.call("queue.stats", None, QueueStats)).busy:  # noqa: ASYNC110  (the broker's own)
+                    await asyncio.sleep(0.05)
+            assert taken == stored
+            assert (await q.publish("full", b"", id=stored[0], deadline_s=SOON_S)).duplicate
+            assert not (await q.publish("full", b"x" * 100_000, id="late-0", deadline_s=SOON_S)).duplicate
+
+    with on_a_small_disk() as (broker, other):
+        asyncio.run(main(broker, other))
+        assert "the store has room again" in broker.log()
