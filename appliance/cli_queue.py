@@ -27,6 +27,7 @@ from appliance.cli_text import (
     time_text,
 )
 from appliance.contracts.letters import (
+    EVERY_ADDRESS,
     BackedUp,
     Browse,
     Changed,
@@ -48,9 +49,6 @@ from appliance.queue.metrics import exposition
 from appliance.queue.preview import readable
 
 C = TypeVar("C", bound=Choice)
-
-ALL = ("*", "*/*/*")
-"""Patterns of every address: those of this cluster, and those on the way to others."""
 
 STATES = {"ready": "waiting", "leased": "in hand"}
 AT_ONCE = 1000
@@ -156,7 +154,7 @@ def _dead(options: argparse.Namespace) -> int:
 def _browsed(options: argparse.Namespace) -> Iterator[Messages]:
     """Yield pages of dead letters until there are as many as wanted."""
     wanted: int = options.limit
-    for address in (options.address,) if options.address else ALL:
+    for address in (options.address,) if options.address else EVERY_ADDRESS:
         after, full = 0, True
         while wanted and full:
             limit = min(wanted, AT_ONCE)

@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 from appliance import notify
-from appliance.arwadm.pages import ROUTES
+from appliance.arwadm import letters, metrics, pages
 from appliance.arwadm.picture import watching
 from appliance.web.server import Console, serve
+
+ROUTES = (*pages.ROUTES, *letters.ROUTES, *metrics.ROUTES)
 
 
 async def main() -> None:

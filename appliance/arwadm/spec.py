@@ -3,6 +3,7 @@
 from appliance.component import PYTHON, ComponentSpec, Exposure, Instance, Peer, Port, Resources, UnitSpec
 from appliance.config import Config
 from appliance.contracts.access import Rights
+from appliance.contracts.letters import EVERY_ADDRESS
 from appliance.web.settings import ConsoleSettings
 
 FIRST_SLOT = 16
@@ -11,8 +12,9 @@ RIGHTS = Rights(
     subscribe=("machine", "order", "health"),
     call=(
         *("arclst.setup", "arclst.setup.state", "arclst.login", "arclst.logout", "arclst.session"),
-        *("queue.stats", "queue.recent"),
+        *("queue.stats", "queue.recent", "queue.browse", "queue.peek", "queue.requeue", "queue.purge"),
     ),
+    administer=EVERY_ADDRESS,
 )
 
 

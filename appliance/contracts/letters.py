@@ -15,6 +15,9 @@ Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Person = Annotated[str, Meta(pattern=r"^[\w.@ -]{0,64}$")]
 """Who asks, where the key stands for several people; for the journal."""
 
+EVERY_ADDRESS = ("*", "*/*/*")
+"""Patterns of all there are: those of this cluster, and those on their way to others."""
+
 BodyKind = Literal["empty", "json", "msgpack", "text", "binary"]
 
 

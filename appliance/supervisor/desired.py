@@ -16,6 +16,7 @@ from appliance.component import (
 )
 from appliance.config import Config
 from appliance.contracts.access import Access, Rights
+from appliance.contracts.letters import EVERY_ADDRESS
 from appliance.contracts.service import Leg, ServiceContext
 from appliance.hwprofile import Budget
 from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
@@ -39,7 +40,7 @@ from appliance.topology import (
 
 SUPERVISOR = "supervisor"
 SUPERVISOR_RIGHTS = Rights(
-    emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",), administer=("*", "*/*/*")
+    emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",), administer=EVERY_ADDRESS
 )
 
 _HOST_SYSCTLS = (("ipv6/conf/default/disable_ipv6", "1"),)

@@ -1,11 +1,13 @@
 """Sessions as a console sees them: a token in a cookie, vouched for by ARCLST at every request."""
 
 import asyncio
+import hmac
+import secrets
 
 import msgspec
 
-from appliance.contracts.user import Session, SessionToken
-from appliance.errors import Refused
+from appliance.contracts.user import Login, Session, SessionToken
+from appliance.errors import ApplianceError, Refused
 from appliance.queue.client import QueueClient
 
 COOKIE = "__Host-session"
@@ -34,6 +36,8 @@ class Sessions:
     def __init__(self, queue: QueueClient) -> None:
         self._queue = queue
         self._remembered: dict[str, _Remembered] = {}
+        self._secret = secrets.token_bytes()
+        self._programs: dict[bytes, str] = {}
 
     async def check(self, token: str | None) -> Session:
         """Return the session of a token; raise NotLoggedIn without one, Unavailable while ARCLST is away."""
@@ -52,3 +56,22 @@ class Sessions:
     def forget(self, token: str) -> None:
         """Ask ARCLST again at the next request."""
         self._remembered.pop(token, None)
+
+    async def log_in(self, login: Login) -> Session:
+        """Return the session of a program that brings name and password with each request: one, while it lasts.
+
+        Raises what ARCLST says to a wrong password. Neither is kept here, only a keyed hash of both.
+        """
+        known = hmac.digest(self._secret, msgspec.json.encode(login), "sha256")
+        token = self._programs.get(known)
+        if token is not None:
+            try:
+                return await self.check(token)
+            except ApplianceError as error:
+                if error.problem.status != 401:
+                    raise
+        opened = await self._queue.call("arclst.login", login, SessionToken, deadline_s=20)
+        if len(self._programs) >= MOST_REMEMBERED:
+            self._programs.clear()
+        self._programs[known] = opened.token
+        return await self.check(opened.token)
