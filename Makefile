@@ -8,7 +8,7 @@ PYTHON := build/venv/bin/python
 # Containers, namespaces and the image builder need root.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=CI,PROFILE")
 
-.PHONY: help run test image lab bench flash
+.PHONY: help run test image lab bench chaos flash
 
 help:
 	@echo 'make run [ARGS=--fresh|--until-ready]   build the firmware, boot it under QEMU, attach to its local console'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lab [ARGS=TOPOLOGY.toml]           the firmware in containers with the working copy laid over it; Ctrl-C ends it'
 	@echo 'make image [PROFILE=qemu]               the image for a profile of hwprofiles/, compressed, with checksums'
 	@echo 'make bench [ONLY=name] [ARGS=--quick]   measure, print a table, write build/bench/NAME.json'
+	@echo 'make chaos [ARGS="--seed SEED --duration SECONDS"]   ten minutes of faults at the queue, then the checker'
 	@echo 'make flash [PROFILE=name] DEVICE=/dev/… write an image to a device (not yet)'
 
 # What `make run` prints on standard output is the machine's own: `--until-ready` is one line of JSON.
@@ -42,6 +43,10 @@ bench:
 	@scripts/bootstrap bench
 	@scripts/build disk qemu
 	@$(AS_ROOT) $(PYTHON) -m tests.bench $(ARGS) $(ONLY)
+
+chaos:
+	@scripts/bootstrap chaos
+	@$(AS_ROOT) $(PYTHON) -m tests.chaos $(ARGS)
 
 flash:
 	@scripts/bootstrap image

@@ -25,11 +25,17 @@ NEEDED: dict[str, tuple[str, ...]] = {
         "systemd-container",  # systemd-nspawn
     ),
 }
+NEEDED["chaos"] = (
+    *BASE,
+    "libfaketime",  # moves the broker's wall clock
+    "python3-pyfuse3",  # the disk that loses what was not synced
+)
 NEEDED["bench"] = tuple(sorted({*NEEDED["run"], *NEEDED["lab"]}))
 NEEDED["test"] = tuple(
     sorted(
         {
             *NEEDED["bench"],
+            *NEEDED["chaos"],
             "chromium",  # the browser ring
             "fonts-dejavu-core",  # what its pictures are written with
             "openssl",

@@ -1,0 +1,69 @@
+"""The broker's process with a store that breaks its word: `python3 -m tests.chaos.broken NAME`.
+
+The product has no switch for any of this; each is what a mistake in the store would do, and the checker must find it.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from appliance import notify
+from appliance.queue import service
+from appliance.queue.sqlite_store import SqliteStore
+from appliance.queue.store import Snapshot, TakenItem
+
+LATER_S = 0.5
+
+
+class EarlyAcknowledgement(SqliteStore):
+    """Says that it has committed, and does so later: what is answered in between is lost in a kill."""
+
+    _committed = 0.0
+
+    def commit(self) -> None:
+        """See Store."""
+        if time.monotonic() - self._committed > LATER_S:
+            super().commit()
+            self._committed = time.monotonic()
+
+
+class NoSync(SqliteStore):
+    """Commits without waiting for the disk: no kill harms it, a power cut does."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._db.execute("PRAGMA synchronous = OFF")
+
+
+class ForgetfulDedupe(SqliteStore):
+    """Starts without the ids of what has ended."""
+
+    def load(self) -> Snapshot:
+        """See Store."""
+        self._db.execute("DELETE FROM work WHERE state IN (2, 4)")
+        return super().load()
+
+
+class OneFence(SqliteStore):
+    """Gives every lease of an item the same token."""
+
+    def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
+        """See Store."""
+        taken, more = super().take(address, holder, limit, max_bytes, wall)
+        if taken:
+            self._begin().executemany("UPDATE work SET fence = 1 WHERE seq = ?", [(item.seq,) for item in taken])
+        return [msgspec.structs.replace(item, fence=1) for item in taken], more
+
+
+STORES: dict[str, type[SqliteStore]] = {
+    "early-acknowledgement": EarlyAcknowledgement,
+    "no-sync": NoSync,
+    "forgetful-dedupe": ForgetfulDedupe,
+    "one-fence": OneFence,
+}
+
+if __name__ == "__main__":
+    setattr(service, "SqliteStore", STORES[sys.argv[1]])  # noqa: B010  # a plain assignment would need an ignore
+    sys.exit(notify.run(service.main))

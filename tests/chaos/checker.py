@@ -1,0 +1,281 @@
+"""The invariants of the queue, as one pure function over a whole history and what the store holds when it is at rest.
+
+Every rule is sound: it looks only at what is certain from outside. A message received late was perhaps leased early, an
+answer that did not come says nothing, and a killed actor may have done what its last line says, or not.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import msgspec
+
+from appliance.queue.store import Brief, State
+from tests.chaos.history import ClockMoved, Delivered, Line, Publish, Published, Settle, Settled
+
+Name = tuple[str, str]
+"""(origin, id): what names a message."""
+Token = tuple[int, int]
+T = TypeVar("T")
+
+BROKER = "queue"
+NOTICES = "notice.mail"
+CLOCK_SLACK_S = 0.5
+"""How long after the nemesis moved the broker's clock either time may be the one it reads."""
+ROUNDING_S = 0.002
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """Which invariant does not hold, and where."""
+
+    invariant: str
+    text: str
+
+
+class ByName(dict[Name, list[T]]):
+    """What there is of each message; looking for one that is not there adds nothing."""
+
+    def __missing__(self, name: Name) -> list[T]:
+        return []
+
+    def add(self, name: Name, thing: T) -> None:
+        """One more of that message."""
+        self.setdefault(name, []).append(thing)
+
+
+class Evidence:
+    """The history and the store, by message."""
+
+    def __init__(self, history: Sequence[Line], store: Sequence[Brief]) -> None:
+        self.rows: ByName[Brief] = ByName()
+        self.attempts: ByName[Publish] = ByName()
+        self.answers: ByName[Published] = ByName()
+        self.deliveries: ByName[Delivered] = ByName()
+        self.settles: ByName[Settle] = ByName()
+        self.settled: ByName[Settled] = ByName()
+        self.clock = [line for line in history if isinstance(line, ClockMoved)]
+        for row in store:
+            self.rows.add((row.origin, row.id), row)
+        owners: dict[Token, Name] = {}
+        for line in history:
+            if isinstance(line, Delivered):
+                name = owners[line.seq, line.fence] = (line.origin, line.id)
+                self.deliveries.add(name, line)
+        for line in history:
+            match line:
+                case Publish():
+                    self.attempts.add((line.by, line.id), line)
+                case Published():
+                    self.answers.add((line.by, line.id), line)
+                case Settle():
+                    self.settles.add(owners[line.seq, line.fence], line)
+                case Settled():
+                    self.settled.add(owners[line.seq, line.fence], line)
+
+    def accepted(self, name: Name) -> list[Settled]:
+        """The settles that the broker confirmed."""
+        return [settled for settled in self.settled[name] if settled.answer == "ok"]
+
+    def acknowledged(self, name: Name) -> float | None:
+        """When the publisher first knew that the message was stored; None when it never did."""
+        times = [answer.at for answer in self.answers[name] if answer.answer in ("stored", "duplicate")]
+        return min(times, default=None)
+
+    def seq(self, name: Name) -> int | None:
+        """The message's place in the store, where it is known."""
+        seqs = [row.seq for row in self.rows[name]] + [delivered.seq for delivered in self.deliveries[name]]
+        return min(seqs, default=None)
+
+    def latest_wall(self, begin: Publish, end: Delivered) -> float:
+        """The latest that the broker's wall clock can have shown between the two."""
+        marks = [(-math.inf, 0.0), *((moved.at, moved.offset_s) for moved in self.clock)]
+        ends = [mark[0] for mark in marks[1:]] + [end.at]
+        unix = end.wall - end.at
+        return max(
+            (unix + min(until + CLOCK_SLACK_S, end.at) + offset)
+            for (since, offset), until in zip(marks, ends, strict=True)
+            if until + CLOCK_SLACK_S >= begin.at and since <= end.at
+        )
+
+
+def check(history: Sequence[Line], store: Sequence[Brief]) -> list[Violation]:
+    """Return every violation; `store` is all that it holds once it is at rest."""
+    evidence = Evidence(history, store)
+    return [Violation(rule.__name__.removeprefix("_"), text) for rule in RULES for text in rule(evidence)]
+
+
+def _lost(e: Evidence) -> Iterator[str]:
+    """What was acknowledged has ended: done, dead, expired or purged."""
+    for name in e.answers:
+        if e.acknowledged(name) is None:
+            continue
+        rows = e.rows[name]
+        if not rows and not any(settled.outcome == "done" for settled in e.accepted(name)):
+            yield f"{name} was acknowledged and is nowhere"
+        for row in rows:
+            if row.state in (State.READY, State.LEASED):
+                yield f"{name} was acknowledged and is still {row.state.name}"
+
+
+def _unpublished(e: Evidence) -> Iterator[str]:
+    """Nothing is delivered, or stored, that nobody published; nor with another body, or at another address."""
+    for name, deliveries in e.deliveries.items():
+        if name[0] == BROKER:
+            if not e.rows[name]:
+                yield f"{name} is the broker's own and not in its store"
+            continue
+        known = e.attempts.get(name, [])
+        for d in deliveries:
+            if not any(attempt.at <= d.at and attempt.address == d.address for attempt in known):
+                yield f"{name} was delivered at {d.address} and had not been published there"
+            if not d.whole:
+                yield f"{name} was delivered with another body"
+    for name in e.rows:
+        if name[0] != BROKER and name not in e.attempts:
+            yield f"{name} is stored and was not published"
+
+
+def _duplicate(e: Evidence) -> Iterator[str]:
+    """(origin, id) names one message as long as the store remembers it."""
+    for name, rows in e.rows.items():
+        if len(rows) > 1:
+            yield f"{name} is stored {len(rows)} times"
+    for name, deliveries in e.deliveries.items():
+        seqs = sorted({d.seq for d in deliveries} | {row.seq for row in e.rows[name]})
+        if len(seqs) > 1:
+            yield f"{name} is more than one message: {seqs}"
+    for name, answers in e.answers.items():
+        first = e.acknowledged(name)
+        if first is not None and any(a.answer == "stored" and a.began > first for a in answers):
+            yield f"{name} was stored again after it had been acknowledged"
+    owners: dict[int, Name] = {}
+    for name, deliveries in e.deliveries.items():
+        for d in deliveries:
+            if owners.setdefault(d.seq, name) != name:
+                yield f"the place {d.seq} was given to {owners[d.seq]} and to {name}"
+
+
+def _order(e: Evidence) -> Iterator[str]:
+    """Of one key at one address: stored in the order of publishing, and one lease at a time, elders first."""
+    by_key: dict[tuple[str, str], list[tuple[int, Name]]] = defaultdict(list)
+    for name, attempts in e.attempts.items():
+        key, seq = attempts[0].key, e.seq(name)
+        if key is not None and seq is not None:
+            by_key[attempts[0].address, key].append((seq, name))
+    for key_at, members in by_key.items():
+        members.sort()
+        yield from _stored_in_order(e, key_at, [name for _, name in members])
+        latest, elder = -math.inf, members[0][1]
+        for _, name in members:
+            if any(d.at < latest for d in e.deliveries[name]):
+                yield f"{name} was delivered while {elder} before it in {key_at} was still to be done"
+            latest, elder = max((latest, elder), *((settled.began, name) for settled in e.accepted(name)))
+
+
+def _stored_in_order(e: Evidence, key_at: tuple[str, str], names: list[Name]) -> Iterator[str]:
+    """Who began after another of the same publisher was acknowledged, has the later place."""
+    last: dict[str, tuple[float, Name]] = {}
+    for name in names:
+        began = min(attempt.at for attempt in e.attempts[name])
+        if name[0] in last and began < last[name[0]][0]:
+            before = last[name[0]][1]
+            acknowledged = e.acknowledged(name)
+            if acknowledged is not None and acknowledged < last[name[0]][0]:
+                yield f"{before} was published after {name} in {key_at} and stored before it"
+        if name[0] not in last or began > last[name[0]][0]:
+            last[name[0]] = (began, name)
+
+
+def _early(e: Evidence) -> Iterator[str]:
+    """Delays run on monotonic time and never get shorter; not-before and expiry mean the broker's wall clock."""
+    for name, deliveries in e.deliveries.items():
+        if not (attempts := e.attempts.get(name)):
+            continue
+        wish = min(attempts, key=lambda attempt: attempt.at)
+        first = min(deliveries, key=lambda d: d.at)
+        if first.at - wish.at < wish.delay_s - ROUNDING_S:
+            yield f"{name} was delivered after {first.at - wish.at:.3f} s instead of {wish.delay_s:.3f} s"
+        if wish.not_before is not None and e.latest_wall(wish, first) < wish.not_before - ROUNDING_S:
+            yield f"{name} was delivered before {wish.not_before:.3f}"
+        for settled in e.accepted(name):
+            if settled.outcome == "retry":
+                later = (d.at for d in deliveries if d.fence > settled.fence and d.at > settled.began)
+                again = min(later, default=None)
+                if again is not None and again - settled.began < settled.delay_s - ROUNDING_S:
+                    yield f"{name} came again after {again - settled.began:.3f} s instead of {settled.delay_s:.3f} s"
+    for name, rows in e.rows.items():
+        for row in rows:
+            if row.state == State.EXPIRED and name in e.attempts:
+                span = e.attempts[name][0].expires_s
+                if span is None or row.changed_at < row.published_at + span - ROUNDING_S:
+                    yield f"{name} expired before its time"
+
+
+def _attempts(e: Evidence) -> Iterator[str]:
+    """No message is tried more often than it may be, and attempts are counted in the order of the leases."""
+    for name, deliveries in e.deliveries.items():
+        most = e.attempts[name][0].max_attempts if name in e.attempts else None
+        leases = sorted(deliveries, key=lambda d: d.fence)
+        if most is not None and any(d.attempt > most for d in leases):
+            yield f"{name} was delivered more often than {most} times"
+        if any(later.attempt < earlier.attempt for earlier, later in pairwise(leases)):
+            yield f"the attempts of {name} were not counted"
+    for name, rows in e.rows.items():
+        if any(row.attempt > row.max_attempts for row in rows):
+            yield f"{name} has more attempts on record than it may"
+
+
+def _state(e: Evidence) -> Iterator[str]:
+    """Every message ends in exactly one state, which somebody brought about."""
+    for name, rows in e.rows.items():
+        said = {settle.outcome for settle in e.settles[name]}
+        final = [settled.outcome for settled in e.accepted(name) if settled.outcome != "retry"]
+        if len(final) > 1:
+            yield f"{name} was ended {len(final)} times"
+        for row in rows:
+            for outcome, state in (("done", State.DONE), ("reject", State.DEAD)):
+                if outcome in final and row.state != state:
+                    yield f"{name} was accepted as {outcome} and is {row.state.name}"
+            if row.state == State.DONE and "done" not in said:
+                yield f"{name} is done and nobody said so"
+            if row.state == State.DEAD and "reject" not in said and row.attempt < row.max_attempts:
+                yield f"{name} is dead after {row.attempt} of {row.max_attempts} attempts and nobody rejected it"
+
+
+def _fencing(e: Evidence) -> Iterator[str]:
+    """Each lease has a token of its own, and one that has passed ends nothing."""
+    seen: dict[Token, Name] = {}
+    for name, deliveries in e.deliveries.items():
+        for d in deliveries:
+            if (d.seq, d.fence) in seen:
+                yield f"{name} was delivered twice with the token {d.seq}:{d.fence}"
+            seen[d.seq, d.fence] = name
+        for settled in e.accepted(name):
+            newer = [d.at for d in deliveries if d.fence > settled.fence]
+            if newer and (settled.outcome != "retry" or settled.began > min(newer)):
+                yield f"{settled.by} could {settled.outcome} {name} by {settled.seq}:{settled.fence}, which had passed"
+
+
+def _notice(e: Evidence) -> Iterator[str]:
+    """A dead letter and the notice of it are one transaction."""
+    told = {row.id.rpartition("-")[0] for (origin, _), rows in e.rows.items() if origin == BROKER for row in rows}
+    for name, rows in e.rows.items():
+        for row in rows:
+            if row.state == State.DEAD and row.address != NOTICES and f"dead-letter-{row.seq}" not in told:
+                yield f"{name} is dead and nobody was told"
+
+
+RULES = (_lost, _unpublished, _duplicate, _order, _early, _attempts, _state, _fencing, _notice)
+
+
+def summary(violations: Iterable[Violation], most: int = 10) -> str:
+    """Return the first violations of each invariant, for a person."""
+    by_invariant: dict[str, list[str]] = defaultdict(list)
+    for violation in violations:
+        by_invariant[violation.invariant].append(violation.text)
+    return "\n".join(
+        f"{invariant} ({len(texts)}):\n" + "\n".join(f"  {text}" for text in texts[:most])
+        for invariant, texts in by_invariant.items()
+    )

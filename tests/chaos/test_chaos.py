@@ -1,0 +1,46 @@
+"""The queue keeps its word whatever happens; a store that does not is found out. `make chaos` is the long run."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import report
+from tests.chaos.nemesis import EVERYTHING, Kind, schedule
+from tests.chaos.run import Plan, run
+
+IN_TESTS_S = 36.0
+
+
+def test_nothing_that_was_acknowledged_is_lost_whatever_happens() -> None:
+    outcome = report.judge(Plan(report.fresh_seed(), IN_TESTS_S))
+    assert {step.kind for step in outcome.steps} == set(EVERYTHING)
+    for what, least in (("published stored", 200), ("published duplicate", 5), ("done ok", 200), ("retry ok", 5)):
+        assert outcome.tally[what] >= least
+    assert outcome.tally["done stale"] > 0
+
+
+@pytest.mark.parametrize(
+    ("store", "kinds", "invariant"),
+    [
+        ("early-acknowledgement", ("kill-broker",), "lost"),
+        ("no-sync", ("power-cut",), "lost"),
+        ("forgetful-dedupe", ("kill-broker",), "duplicate"),
+        ("one-fence", ("pause-consumer",), "fencing"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_store_that_breaks_its_word_is_found_out(
+    store: str, kinds: tuple[Kind, ...], invariant: str, tmp_path: Path
+) -> None:
+    module = ("-m", "tests.chaos.broken", store)
+    outcome = run(Plan("broken", 4.0, kinds, module=module), tmp_path)
+    assert invariant in {violation.invariant for violation in outcome.violations}
+
+
+def test_a_schedule_follows_from_its_seed_and_has_everything_in_it() -> None:
+    steps = schedule("a seed", 60.0, 1.0)
+    assert steps == schedule("a seed", 60.0, 1.0) != schedule("another", 60.0, 1.0)
+    assert {step.kind for step in steps} == set(EVERYTHING)
+    assert all(later.at_s > earlier.at_s + earlier.for_s for earlier, later in pairwise(steps))
+    assert steps[-1].at_s + steps[-1].for_s <= 60.0

@@ -1,0 +1,127 @@
+"""The fault layer under a real kernel, and under a real SQLite in a process that is killed."""
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.layer import Layer, mounted
+
+DIED_WITHIN_S = 30
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Iterator[Layer]:
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
+
+
+def sync_names(layer: Layer) -> None:
+    descriptor = os.open(layer.directory, os.O_DIRECTORY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def test_a_cut_takes_what_was_not_synced(layer: Layer) -> None:
+    path = layer.directory / "a"
+    with path.open("wb", buffering=0) as file:
+        file.write(b"synced")
+        os.fsync(file.fileno())
+        sync_names(layer)
+        file.write(b" not synced")
+    assert path.read_bytes() == b"synced not synced"
+    assert layer.count("unsynced") == 1
+    layer.cut()
+    assert path.read_bytes() == b"synced"
+
+
+def test_a_rename_and_a_truncation_are_seen_at_once_and_last_when_synced(layer: Layer) -> None:
+    old, new = layer.directory / "old", layer.directory / "new"
+    with old.open("wb") as file:
+        file.write(b"0123456789")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_names(layer)
+    old.rename(new)
+    os.truncate(new, 4)
+    assert (os.listdir(layer.directory), new.read_bytes()) == (["new"], b"0123")
+    layer.cut()
+    assert (os.listdir(layer.directory), old.read_bytes()) == (["old"], b"0123456789")
+    old.rename(new)
+    sync_names(layer)
+    layer.cut()
+    assert (os.listdir(layer.directory), new.read_bytes()) == (["new"], b"0123456789")
+
+
+def test_the_faults_reach_the_process_that_writes(layer: Layer) -> None:
+    with (layer.directory / "a").open("wb", buffering=0) as file:
+        for fault, expected in (("write", errno.EIO), ("full", errno.ENOSPC)):
+            layer.fault(fault)
+            with pytest.raises(OSError, match=os.strerror(expected)) as failure:
+                file.write(b"data")
+            assert failure.value.errno == expected
+        assert os.statvfs(layer.directory).f_bavail == 0
+        layer.fault("sync")
+        file.write(b"data")
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            os.fsync(file.fileno())
+        layer.fault("none")
+        os.fsync(file.fileno())
+    assert os.statvfs(layer.directory).f_bavail > 0
+    assert layer.count("refused") == 3
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        layer.fault("something else")
+
+
+WRITER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", f"synchronous = {sys.argv[2]}"):
+    db.execute("PRAGMA " + pragma)
+db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, body TEXT)")
+for n in range(1, 100000):
+    db.execute("INSERT INTO t VALUES (?, ?)", (n, "x" * 500))
+    print(n, flush=True)
+"""
+
+
+def committed(layer: Layer, synchronous: str, seed: str) -> tuple[int, int, list[str]]:
+    """Kill a writer and the power; return what it said it had committed, and what SQLite finds."""
+    path = layer.directory / "t.sqlite"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), synchronous], stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert writer.stdout is not None
+    said = 0
+    with writer:
+        for line in writer.stdout:
+            said = int(line)
+            if said == 200:
+                writer.kill()
+    assert sorted(os.listdir(layer.directory)) == ["t.sqlite", "t.sqlite-wal"]  # exclusive locking: no shared memory
+    layer.cut(seed)
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    integrity = [row[0] for row in db.execute("PRAGMA integrity_check")]
+    tables = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 't'").fetchone()[0]
+    found = db.execute("SELECT coalesce(max(n), 0) FROM t").fetchone()[0] if tables else 0
+    db.close()
+    return said, found, integrity
+
+
+@pytest.mark.parametrize("seed", ["", "1", "2"], ids=["all lost", "some lost", "others lost"])
+def test_sqlite_keeps_every_commit_through_a_cut_when_it_syncs(layer: Layer, seed: str) -> None:
+    said, found, integrity = committed(layer, "FULL", seed)
+    assert integrity == ["ok"]
+    assert said <= found <= said + 1
+    assert layer.count("syncs") >= said
+
+
+def test_sqlite_loses_commits_in_a_cut_when_it_does_not_sync(layer: Layer) -> None:
+    said, found, _ = committed(layer, "OFF", "")
+    assert found < said
