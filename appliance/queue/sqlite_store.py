@@ -105,8 +105,8 @@ class SqliteStore:
         with _translated():
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait_s)
             for pragma in (
-                f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "locking_mode = EXCLUSIVE",
-                "journal_mode = WAL", "synchronous = FULL",
+                "locking_mode = EXCLUSIVE",  # first, or the log's index becomes a shared file (sqlite.org/wal.html)
+                f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL",
                 f"cache_size = -{CACHE_KIB}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}", "temp_store = MEMORY",
                 f"journal_size_limit = {CHECKPOINT_PAGES * PAGE * 4}",
             ):  # fmt: skip

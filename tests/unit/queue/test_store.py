@@ -43,6 +43,15 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     store.close()
 
 
+def test_the_index_of_the_log_is_in_memory_alone(tmp_path: Path) -> None:
+    for start in range(1, 3):
+        store = SqliteStore(tmp_path / "q.sqlite")
+        store.put([item(start)])
+        store.commit()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["q.sqlite", "q.sqlite-wal"]
+        store.close()
+
+
 def test_a_schema_of_the_future_is_refused(tmp_path: Path) -> None:
     SqliteStore(tmp_path / "q").close()
     with sqlite3.connect(tmp_path / "q") as db:
