@@ -114,16 +114,18 @@ class Link:
         """Return when the session is over: the broker says so, or has gone silent."""
         assert self._pipe is not None
         loop = asyncio.get_running_loop()
-        while self.welcome is not None:
-            every = self.welcome.heartbeat_s
+        while (welcome := self.welcome) is not None:
+            every = welcome.heartbeat_s
             before = loop.time()
             try:
                 async with asyncio.timeout(every):
                     await self._lost.wait()
             except TimeoutError:
+                if self._lost.is_set():
+                    continue  # it was lost at the very time of a heartbeat
                 if loop.time() - before > 2 * every:
                     self._heard = loop.time()  # it was we who stood still
-                if loop.time() - self._heard > max(self.welcome.lease_s, 3 * every):
+                if loop.time() - self._heard > max(welcome.lease_s, 3 * every):
                     log.warning("the broker has gone silent")
                     return
                 self._beat()

@@ -1,6 +1,7 @@
 """The embedded store: SQLite, WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html)."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from appliance.queue.store import (
 PAGE = 8192
 CACHE_KIB = 32 * 1024
 CHECKPOINT_PAGES = 4000
+CHUNK = 2**20
 
 INSERT = """INSERT OR IGNORE INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, key, due,
  not_before, expires_at, published_at, changed_at, size, reason, waybill)
@@ -111,7 +113,29 @@ class SqliteStore:
                 f"journal_size_limit = {CHECKPOINT_PAGES * PAGE * 4}",
             ):  # fmt: skip
                 self._db.execute(f"PRAGMA {pragma}")
+            self._rewrite_log()
             self._migrate()
+
+    def _rewrite_log(self) -> None:
+        """Make sure that what the log shows is on disk.
+
+        After a failed fsync Linux goes on to show what was never written, and a new sync does not write it (Rebello et
+        al., Can Applications Recover from fsync Failures?, USENIX ATC 2020). New commits behind such a gap would be
+        lost with the next power cut, so the log is written over itself before any.
+        """
+        log = self._path.with_name(self._path.name + "-wal")
+        self._db.execute("SELECT 1 FROM sqlite_schema").fetchone()  # from here on nobody else has it
+        try:
+            with log.open("r+b") as file:
+                while data := file.read(CHUNK):
+                    file.seek(-len(data), os.SEEK_CUR)
+                    file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreFailed(f"The queue's log cannot be written: {error}.") from error
 
     def _migrate(self) -> None:
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])

@@ -171,7 +171,7 @@ def _order(e: Evidence) -> Iterator[str]:
         for _, name in members:
             if any(d.at < latest for d in e.deliveries[name]):
                 yield f"{name} was delivered while {elder} before it in {key_at} was still to be done"
-            latest, elder = max((latest, elder), *((settled.began, name) for settled in e.accepted(name)))
+            latest, elder = max([(latest, elder), *((settled.began, name) for settled in e.accepted(name))])
 
 
 def _stored_in_order(e: Evidence, key_at: tuple[str, str], names: list[Name]) -> Iterator[str]:

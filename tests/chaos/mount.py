@@ -18,6 +18,8 @@ import trio
 from tests.chaos.disk import BLOCK, Disk
 
 ROOT: int = pyfuse3.ROOT_INODE
+SYNC_S = 0.002
+"""A disk takes its time, so that a kill meets a sync on its way."""
 
 
 @contextmanager
@@ -119,6 +121,7 @@ class Mounted(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is Debian's 
             return self._disk.write(fh, at, data)
 
     async def fsync(self, fh: int, _datasync: bool) -> None:
+        await trio.sleep(SYNC_S)
         with _answered():
             self._disk.sync(fh)
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.layer import Layer, mounted
+from appliance.queue.errors import StoreFailed
+from appliance.queue.sqlite_store import SqliteStore
+from tests.chaos.layer import REPOSITORY, Layer, mounted
+from tests.unit.queue.test_store import item
 
 DIED_WITHIN_S = 30
 
@@ -125,3 +128,34 @@ def test_sqlite_keeps_every_commit_through_a_cut_when_it_syncs(layer: Layer, see
 def test_sqlite_loses_commits_in_a_cut_when_it_does_not_sync(layer: Layer) -> None:
     said, found, _ = committed(layer, "OFF", "")
     assert found < said
+
+
+COMMIT = """
+import os, sys
+from pathlib import Path
+from appliance.queue.sqlite_store import SqliteStore
+from tests.unit.queue.test_store import item
+store = SqliteStore(Path(sys.argv[1]))
+store.put([item(int(sys.argv[2]))])
+store.commit()
+os._exit(0)
+"""
+
+
+def test_a_failed_sync_leaves_no_gap_under_what_is_committed_after_the_restart(layer: Layer) -> None:
+    path = layer.directory / "queue.sqlite"
+    store = SqliteStore(path)
+    store.put([item(1)])
+    store.commit()
+    layer.fault("sync")
+    store.put([item(2)])
+    with pytest.raises(StoreFailed):
+        store.commit()
+    store.close()
+    layer.fault("none")
+    subprocess.run([sys.executable, "-c", COMMIT, str(path), "3"], cwd=REPOSITORY, check=True, timeout=DIED_WITHIN_S)
+    layer.cut()
+    store = SqliteStore(path)
+    found = {brief.seq for brief in store.recent(10)}
+    store.close()
+    assert found >= {1, 3}
