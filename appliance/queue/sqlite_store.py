@@ -372,6 +372,6 @@ class SqliteStore:
         return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
 
     def close(self) -> None:
-        """See Store."""
-        self.rollback()
+        """See Store. SQLite undoes by itself, and after an I/O error nothing else is to be tried."""
+        self._open = False
         self._db.close()

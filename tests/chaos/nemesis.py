@@ -13,7 +13,7 @@ Kind = Literal[
 """The faults; those of the disk need the fault layer."""
 
 EVERYTHING: tuple[Kind, ...] = get_args(Kind)
-GAP_S = (0.3, 1.2)
+GAP_S = (0.2, 0.8)
 
 
 class Step(msgspec.Struct, frozen=True):
