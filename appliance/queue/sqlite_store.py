@@ -43,7 +43,10 @@ TAKE = """SELECT work.seq, fence, origin, id, address, attempt, max_attempts, pu
   AND elder.key = work.key AND elder.key IS NOT NULL AND elder.state <= 1
   AND (elder.seq < work.seq OR elder.state = 1)))
  ORDER BY work.seq LIMIT ?"""
-LEASE = "UPDATE work SET state = 1, attempt = ?, fence = ?, holder = ?, changed_at = ? WHERE seq = ?"
+LEASE = """UPDATE work SET state = 1, attempt = attempt + 1, fence = fence + 1, holder = ?, changed_at = ?
+ WHERE seq BETWEEN ? AND ?"""
+FINISH = "UPDATE work SET state = 2, changed_at = ? WHERE seq BETWEEN ? AND ?"
+DROP_BODIES = "DELETE FROM body WHERE seq BETWEEN ? AND ?"
 GIVE_BACK = "UPDATE work SET state = 0, fence = ?, attempt = ?, due = ?, reason = ?, changed_at = ? WHERE seq = ?"
 DUE = "SELECT seq, address FROM work WHERE state = 0 AND due IS NOT NULL AND due <= ? LIMIT 5000"
 WAKE_DUE = "UPDATE work SET due = NULL WHERE seq = ?"
@@ -53,7 +56,9 @@ BURY = "UPDATE work SET state = 3, fence = ?, changed_at = ?, reason = ? WHERE s
 OVER = """SELECT seq, address, size FROM work
  WHERE state = 0 AND expires_at IS NOT NULL AND expires_at <= ? LIMIT ?"""
 EXPIRE = "UPDATE work SET state = 4, changed_at = ?, reason = 'expired' WHERE seq = ?"
-FORGET = "SELECT seq FROM work WHERE state IN (2, 4, 5) AND changed_at < ? ORDER BY changed_at LIMIT ?"
+SETTLED = "state > 1 AND state <> 3"
+"""DONE, EXPIRED or PURGED, in the words of the index."""
+FORGET = f"SELECT seq FROM work WHERE {SETTLED} AND changed_at < ? ORDER BY changed_at LIMIT ?"
 REQUEUE = """UPDATE work SET state = 0, attempt = 0, fence = fence + 1, due = NULL, not_before = NULL, changed_at = ?,
  expires_at = CASE WHEN expires_at > ? THEN expires_at END WHERE seq = ? AND state = 3
  RETURNING seq, address, size"""
@@ -85,6 +90,19 @@ def _row(i: NewItem) -> tuple[object, ...]:
     at = i.published_at
     times = (i.due, i.not_before, i.expires_at, at, at)
     return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, *times, len(i.body), i.waybill)
+
+
+def _runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield first and last of each run of numbers that follow one another: one statement for many rows."""
+    first = last = -1
+    for seq in seqs:
+        if seq != last + 1:
+            if last >= 0:
+                yield first, last
+            first = seq
+        last = seq
+    if last >= 0:
+        yield first, last
 
 
 @contextlib.contextmanager
@@ -160,7 +178,7 @@ class SqliteStore:
         with _translated():
             clock, next_seq = self._db.execute("SELECT at, next_seq FROM clock").fetchone()
             top = self._db.execute("SELECT max(seq) FROM work").fetchone()[0] or 0
-            settled = self._db.execute("SELECT count(*) FROM work WHERE state IN (2, 4, 5)").fetchone()[0]
+            settled = self._db.execute(f"SELECT count(*) FROM work WHERE {SETTLED}").fetchone()[0]
             counts = {address: Counts(*numbers) for address, *numbers in self._db.execute("SELECT * FROM counts")}
             held = [HeldItem(*row) for row in self._db.execute(LEASED)]
         return Snapshot(clock, max(next_seq, top + 1), held, counts, settled)
@@ -195,15 +213,16 @@ class SqliteStore:
                 taken.append(item)
             cursor.close()
             if taken:
-                self._begin().executemany(LEASE, [(t.attempt, t.fence, holder, wall, t.seq) for t in taken])
+                self._begin().executemany(LEASE, [(holder, wall, *run) for run in _runs(t.seq for t in taken)])
             return taken, more or len(taken) == limit
 
     def finish(self, seqs: Sequence[int], wall: float) -> None:
         """See Store."""
         with _translated():
             db = self._begin()
-            db.executemany("UPDATE work SET state = 2, changed_at = ? WHERE seq = ?", [(wall, seq) for seq in seqs])
-            db.executemany("DELETE FROM body WHERE seq = ?", [(seq,) for seq in seqs])
+            runs = list(_runs(sorted(seqs)))
+            db.executemany(FINISH, [(wall, *run) for run in runs])
+            db.executemany(DROP_BODIES, runs)
 
     def give_back(self, given: Iterable[Given], wall: float) -> None:
         """See Store."""

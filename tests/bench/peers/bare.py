@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable
 
 from appliance.queue.schema import STEPS
-from appliance.queue.sqlite_store import CHECKPOINT_PAGES, LEASE, PAGE
+from appliance.queue.sqlite_store import CHECKPOINT_PAGES, DROP_BODIES, FINISH, LEASE, PAGE
 from tests.bench.peers.order import Order, Report
 
 INSERT = """INSERT INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, published_at,
  changed_at, size, reason) VALUES (?,?,?,?,0,0,8,0,'',?,?,?,'')"""
-FINISH = "UPDATE work SET state = 2, changed_at = ? WHERE seq = ?"
-FORGET_BODY = "DELETE FROM body WHERE seq = ?"
 
 
 def opened(path: str) -> sqlite3.Connection:
@@ -41,13 +39,13 @@ def insert(database: sqlite3.Connection, order: Order, first: int, body: bytes) 
 def work_off(database: sqlite3.Connection, order: Order, first: int) -> None:
     """Lease one batch, in one transaction, and end it in another."""
     now = time.time()
-    seqs = range(first, first + order.window)
+    last = first + order.window - 1
     database.execute("BEGIN IMMEDIATE")
-    database.executemany(LEASE, [(1, 1, "bench", now, seq) for seq in seqs])
+    database.execute(LEASE, ("bench", now, first, last))
     database.execute("COMMIT")
     database.execute("BEGIN IMMEDIATE")
-    database.executemany(FINISH, [(now, seq) for seq in seqs])
-    database.executemany(FORGET_BODY, [(seq,) for seq in seqs])
+    database.execute(FINISH, (now, first, last))
+    database.execute(DROP_BODIES, (first, last))
     database.execute("COMMIT")
 
 
