@@ -43,7 +43,7 @@ class Port(Declared, frozen=True):
 
 
 class Peer(Declared, frozen=True):
-    """A component this one may call: every instance of it, on the port of that name."""
+    """A component this one may call: every instance of it that offers the port of that name."""
 
     component: str
     port: str
@@ -184,6 +184,10 @@ class Instance(Declared, frozen=True):
     def is_gateway(self) -> bool:
         """Whether this is the instance that owns the uplink."""
         return "uplink" in self.legs
+
+    def offers(self, name: str) -> bool:
+        """Return whether it has a port of that name."""
+        return any(port.name == name for port in self.ports)
 
     def port(self, name: str) -> Port:
         """Return the port of that name, or raise BadDeclaration."""

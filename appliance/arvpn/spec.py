@@ -1,4 +1,5 @@
-"""What ARVPN declares: a WireGuard interface in the DMZ, whose peers reach the console and nothing else.
+"""What ARVPN declares: a WireGuard interface in the DMZ, whose peers reach the console, the queue's gate where there is
+one, and nothing else.
 
 The kernel does the work; the process beside it only says how things stand.
 """
@@ -47,7 +48,7 @@ def declare(config: Config) -> ComponentSpec:
         slot=SLOT,
         legs=("dmz",),
         ports=(WIREGUARD,),
-        peers=(Peer(component="ardpx", port="https", reason="VPN peers use the console"),),
+        peers=_reached(config),
         forwards=(Forward(port=WIREGUARD.name, number=WIREGUARD.number),),
         wireguard=WireGuardSpec(
             name=INTERFACE,
@@ -60,6 +61,12 @@ def declare(config: Config) -> ComponentSpec:
         settings=Settings(interface=INTERFACE, peers=len(peers)),
     )
     return ComponentSpec(name=NAME, instances=(vpn,))
+
+
+def _reached(config: Config) -> tuple[Peer, ...]:
+    console = Peer(component="ardpx", port="https", reason="VPN peers use the console")
+    gate = Peer(component="queue", port="gate", reason="queue peers come in by VPN too")
+    return (console, gate) if config.queue.peers else (console,)
 
 
 def _networks(config: Config) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:

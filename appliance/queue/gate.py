@@ -19,7 +19,6 @@ import sys
 from collections import deque
 from pathlib import Path
 
-import msgspec
 import zmq
 
 from appliance import notify
@@ -27,7 +26,7 @@ from appliance.contracts.service import CURVE_CREDENTIAL, credential, load
 from appliance.queue.auth import KeyRing, join_curve
 from appliance.queue.keys import Keys, public_of
 from appliance.queue.loop import Loop, receive, serve
-from appliance.queue.settings import Count
+from appliance.queue.settings import GateSettings
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +43,6 @@ MAX_HELD_BYTES = 8 * 2**20
 MAX_HELD_BYTES_IN_ALL = 8 * MAX_HELD_BYTES
 RETRY_S = (0.001, 0.02)
 """How soon a peer that does not read is tried again, and how rarely in the end: libzmq does not say when it reads."""
-
-
-class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the peers find the gate, and the gate the broker; `access_file` and `max_body` are the broker's.
-
-    `memory_mb` is what the process may take at most, also where nobody sees to it from outside.
-    """
-
-    bind: tuple[str, ...]
-    broker: str
-    access_file: str
-    max_body: Count
-    memory_mb: Count
 
 
 class Held:

@@ -40,6 +40,19 @@ class BrokerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     limits: tuple[QueueLimit, ...] = ()
 
 
+class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the peers find the gate, and the gate the broker; `access_file` and `max_body` are the broker's.
+
+    `memory_mb` is what the process may take at most, also where nobody sees to it from outside.
+    """
+
+    bind: tuple[str, ...]
+    broker: str
+    access_file: str
+    max_body: Count
+    memory_mb: Count
+
+
 class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the broker of the cluster `to` (`lan/cluster`) is, its public key, and how much may go there."""
 

@@ -1,5 +1,5 @@
 """What the queue declares: one broker, on the cluster network for the components and on a socket for the host; and the
-bridge, where there are routes to other clusters.
+bridge, where there are routes to other clusters, and the gate, where there are peers on them.
 """
 
 import ipaddress
@@ -10,8 +10,11 @@ import msgspec
 from appliance.component import (
     PYTHON,
     RUN,
+    STATE,
     ComponentSpec,
+    Credential,
     Egress,
+    Forward,
     Instance,
     Placed,
     Port,
@@ -23,7 +26,8 @@ from appliance.component import (
 )
 from appliance.config import Config, QueuePeer, QueueRoute
 from appliance.contracts.access import Access, AccessList, Rights
-from appliance.queue.settings import BridgeSettings, BrokerSettings, RouteSettings
+from appliance.contracts.service import CURVE_CREDENTIAL
+from appliance.queue.settings import BridgeSettings, BrokerSettings, GateSettings, RouteSettings
 
 NAME = "queue"
 SLOT = 2
@@ -33,6 +37,10 @@ SOCKET = f"{HERE}/ipc/broker.sock"
 
 QUEUE = Port(name="queue", number=7156)
 ACCESS_FILE = "access.json"
+GATE_SOCKET = f"{HERE}/ipc/gate.sock"
+GATE = Port(name="gate", number=QUEUE.number)
+GATE_SLOT = 9
+GATE_MEMORY_MB = 384
 BRIDGE = "bridge"
 BRIDGE_SLOT = 10
 
@@ -40,6 +48,12 @@ BRIDGE_SLOT = 10
 def declare(config: Config) -> ComponentSpec:
     """Return the broker of this machine."""
     address = inner_network(config, "cluster")[0][SLOT]
+    settings = BrokerSettings(
+        bind=(f"tcp://{address}:{QUEUE.number}", f"ipc://{SOCKET}"),
+        gate_socket=GATE_SOCKET,
+        access_file=f"{HERE}/{ACCESS_FILE}",
+        limits=config.queue.limits,
+    )
     broker = Instance(
         name=NAME,
         slot=SLOT,
@@ -56,14 +70,39 @@ def declare(config: Config) -> ComponentSpec:
         ),
         # It answers everybody: nothing on the machine may be starved by what the integration servers compute.
         resources=Resources(memory_mb=512, tasks=64, cpu_weight=400),
-        settings=BrokerSettings(
-            bind=(f"tcp://{address}:{QUEUE.number}", f"ipc://{SOCKET}"),
-            access_file=f"{HERE}/{ACCESS_FILE}",
-            limits=config.queue.limits,
+        settings=settings,
+    )
+    gates = (_gate(config, settings),) if config.queue.peers else ()
+    bridges = (_bridge(config.queue.routes),) if config.queue.routes else ()
+    return ComponentSpec(name=NAME, instances=(broker, *gates, *bridges), render=render)
+
+
+def _gate(config: Config, broker: BrokerSettings) -> Instance:
+    """In the DMZ, with a memory of its own, and nothing but a socket between it and the broker."""
+    four, six = (network[GATE_SLOT] for network in inner_network(config, "dmz"))
+    return Instance(
+        name=GATE.name,
+        slot=GATE_SLOT,
+        legs=("dmz",),
+        ports=(GATE,),
+        forwards=(Forward(port=GATE.name, number=GATE.number),),
+        units=(
+            UnitSpec(
+                exec=(PYTHON, "-m", "appliance.queue.gate"),
+                watchdog_s=30,
+                # It speaks with the broker's key, not with one of its own.
+                credentials=(Credential(name=CURVE_CREDENTIAL, path=f"{STATE}/keys/{NAME}.secret"),),
+            ),
+        ),
+        resources=Resources(memory_mb=GATE_MEMORY_MB, tasks=16, cpu_weight=200),
+        settings=GateSettings(
+            bind=(f"tcp://{four}:{GATE.number}", f"tcp://[{six}]:{GATE.number}"),
+            broker=f"ipc://{broker.gate_socket}",
+            access_file=broker.access_file,
+            max_body=broker.max_body,
+            memory_mb=GATE_MEMORY_MB,
         ),
     )
-    bridges = (_bridge(config.queue.routes),) if config.queue.routes else ()
-    return ComponentSpec(name=NAME, instances=(broker, *bridges), render=render)
 
 
 def _bridge(routes: tuple[QueueRoute, ...]) -> Instance:

@@ -41,9 +41,9 @@ def _all(placed: tuple[Placed, ...]) -> Iterator[FlowRule]:
 
 def _declared_peers(source: Placed, placed: tuple[Placed, ...]) -> Iterator[FlowRule]:
     for peer in source.instance.peers:
-        targets = [each for each in placed if each.component == peer.component]
+        targets = [each for each in placed if each.component == peer.component and each.instance.offers(peer.port)]
         if not targets:
-            raise BadDeclaration(f"{source.instance.name} wants to call {peer.component}, which is not a component.")
+            raise BadDeclaration(f"{source.instance.name} wants to call {peer.component}, which is not there.")
         for target in targets:
             yield from _between(source, target, target.instance.port(peer.port), source.component, peer.reason)
 

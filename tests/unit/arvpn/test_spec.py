@@ -2,10 +2,15 @@
 
 import ipaddress
 
+import msgspec
+
 from appliance.arvpn.service import UNSUPPORTED, status
 from appliance.arvpn.spec import declare
 from appliance.component import inner_network
-from appliance.config import Config, Vpn, VpnPeer
+from appliance.config import Config, Queue, QueuePeer, Vpn, VpnPeer
+from appliance.supervisor.flows import flow_table
+from appliance.supervisor.place import place
+from appliance.supervisor.registry import specs
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 PEERS = (VpnPeer(name="laptop", public_key=KEY, slot=2), VpnPeer(name="pad", public_key=KEY, slot=9))
@@ -36,6 +41,16 @@ def test_the_outside_reaches_the_tunnel_and_the_tunnel_the_console_alone() -> No
     assert [(forward.number, vpn.port(forward.port).protocol) for forward in vpn.forwards] == [(51820, "udp")]
     assert [(peer.component, peer.port) for peer in vpn.peers] == [("ardpx", "https")]
     assert vpn.egress == ()
+
+
+def test_the_tunnel_leads_to_the_queues_gate_where_there_is_one() -> None:
+    config = msgspec.structs.replace(
+        CONFIG, queue=Queue(peers=(QueuePeer(name="far/east", public_key="k" * 40, publish=("in.*",)),))
+    )
+    [vpn] = declare(config).instances
+    assert [(peer.component, peer.port) for peer in vpn.peers] == [("ardpx", "https"), ("queue", "gate")]
+    reached = {flow.target for flow in flow_table(place(config, specs(config))) if flow.source == vpn.name}
+    assert reached == {"ardpx", "gate", "dns"}
 
 
 def test_a_kernel_without_wireguard_is_said_in_one_sentence() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.queue.client import Connection, QueueClient
-from appliance.queue.gate import GateSettings
 from appliance.queue.keys import Keys
+from appliance.queue.settings import GateSettings
 from tests.unit.queue.running import STOPPED_WITHIN_S, Broker, free_port
 
 MAX_BODY = 2**20

@@ -3,9 +3,9 @@
 import msgspec
 
 from appliance.component import Site
-from appliance.config import Config
+from appliance.config import Config, Queue, QueuePeer
 from appliance.contracts.access import Access, AccessList, Rights
-from appliance.queue.settings import BrokerSettings
+from appliance.queue.settings import BrokerSettings, GateSettings
 from appliance.queue.spec import SOCKET, declare, render
 from tests.unit.placement import site_of
 
@@ -29,3 +29,16 @@ def test_it_lets_in_exactly_the_keys_of_the_site_and_is_not_restarted_for_a_new_
     [broker] = declare(Config()).instances
     assert isinstance(broker.settings, BrokerSettings)
     assert broker.settings.access_file.endswith(f"/{file.name}")
+
+
+def test_there_is_a_gate_where_a_peer_is_listed_and_it_shares_a_socket_with_the_broker_alone() -> None:
+    config = Config(queue=Queue(peers=(QueuePeer(name="far/east", public_key="k" * 40, publish=("in.*",)),)))
+    broker, gate = declare(config).instances
+    assert [(forward.number, gate.port(forward.port).number) for forward in gate.forwards] == [(7156, 7156)]
+    assert (gate.legs, gate.peers, gate.egress, gate.rights) == (("dmz",), (), (), Rights())
+    assert isinstance(gate.settings, GateSettings)
+    assert isinstance(broker.settings, BrokerSettings)
+    assert gate.settings.bind == ("tcp://10.156.0.9:7156", "tcp://[fd9c:156::9]:7156")
+    assert gate.settings.broker == f"ipc://{broker.settings.gate_socket}"
+    assert gate.settings.memory_mb == gate.resources.memory_mb
+    assert broker == declare(Config()).instances[0], "the broker is not restarted for it"
