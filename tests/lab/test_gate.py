@@ -65,8 +65,16 @@ def publishing(box: Box, address: str) -> Iterator[list[int]]:
 
 
 def waiting(box: Box, address: str) -> int:
-    """Return how many messages wait at an address of the box."""
-    stats = json.loads(box.machine.run(["alpha-ren", "queue", "--json"]).stdout)
+    """Return how many messages wait at an address of the box, once the broker says so."""
+    answers: list[str] = []
+
+    def asked() -> bool:
+        answer = box.machine.run(["alpha-ren", "queue", "--json"], check=False)
+        answers.append(answer.stdout)
+        return answer.returncode == 0
+
+    wait_until("the broker answers", asked)
+    stats = json.loads(answers[-1])
     return sum(depth["ready"] for depth in stats["depths"] if depth["address"].rpartition("/")[2] == address)
 
 
