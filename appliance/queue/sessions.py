@@ -82,13 +82,24 @@ class Consumer:
 
         What is for another cluster goes through one pair of hands at a time, or a later message would overtake.
         """
-        if self.session.closed or self.session.stalled or self.bytes > MAX_HAND_BYTES:
+        if not self.has_room:
             return 0
         room = self.credit - self.out
         if is_foreign(address):
             mine = self.away[address]
             return min(room, max(1, self.credit // SHARE) - mine) if mine == leased else 0
         return room
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes anything now."""
+        full = self.out >= self.credit or self.bytes > MAX_HAND_BYTES
+        return not (full or self.session.closed or self.session.stalled)
+
+    def empty(self) -> None:
+        """It has nothing in hand."""
+        self.out = self.bytes = 0
+        self.away.clear()
 
     def took(self, address: str, size: int) -> None:
         """It has one more in hand."""

@@ -88,7 +88,7 @@ class Work:
                 lease.until = known.until
                 if known.consumer is not None and not known.consumer.session.closed:
                     lease.consumer = known.consumer
-                    known.consumer.out += 1
+                    known.consumer.took(h.address, h.size)
             self.leases.add(lease)
         self.intake = Intake(self._home, self._settings, clock, self.ledger, self._ring)
         self.dispatch = Dispatch(clock, self.ledger, self.leases, self._settings.lease_s)
@@ -159,7 +159,7 @@ class Work:
             lease = self.leases.find(seq, fence, session.name)
             if lease is not None and (lease.consumer is None or lease.consumer.session.closed):
                 lease.consumer = consumer
-                consumer.out += 1
+                consumer.took(lease.address, lease.size)
         self.extend(session, header.held)
         self.dispatch.add(consumer)
 
@@ -196,6 +196,8 @@ class Work:
 
     def next_time(self) -> float | None:
         """Return the broker time at which there is something to do, None if nothing waits."""
+        if self.dispatch.left_over:
+            return self._clock.now()
         times = [at for at in (self._next_due, self.leases.next_time()) if at is not None]
         if self._next_wall is not None:
             times.append(self._clock.now() + max(0.0, self._next_wall - self._clock.wall()))
@@ -237,7 +239,7 @@ class Work:
             ack.post(self._outbox)
         consumers = self.dispatch.consumers
         for consumer in consumers:
-            consumer.out = 0
+            consumer.empty()
         self._begin(self._store.load(), self.leases)
         for consumer in consumers:
             self.dispatch.add(consumer)
