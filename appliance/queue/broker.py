@@ -91,7 +91,7 @@ class Broker(Loop):
             frames = [part.bytes for part in parts]
             take_in(route, frames)
             room -= sum(map(len, frames))
-            if room < 0:
+            if room < 0 or self._engine.laden:
                 return
 
     def _from_inside(self, route: zmq.Frame, frames: wire.Frames) -> None:

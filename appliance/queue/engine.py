@@ -204,6 +204,11 @@ class Engine:
                 )
                 self._drop(session, give_back=False)
 
+    @property
+    def laden(self) -> bool:
+        """Whether `run_turn` should come before more messages: it would take long otherwise."""
+        return self._work.laden
+
     def run_turn(self) -> list[Parcel]:
         """Do all that is due in one transaction, and return what to send once it is on disk, which it is by then.
 

@@ -25,6 +25,8 @@ BROKER_ORIGIN = "queue"
 FORGET_AT_ONCE = 2000
 EXPIRE_AT_ONCE = 2000
 CLOCK_EVERY_S = 10.0
+MAX_NOTED = 8192
+"""Items taken in before a turn ends."""
 
 
 class Ending(msgspec.Struct):
@@ -96,6 +98,7 @@ class Work:
             if counts.ready:
                 self.dispatch.changed(address)
         self._acks: list[Ack] = []
+        self._noted = 0
         self._finished: list[Lease] = []
         self._endings: list[Ending] = []
         self._doubtful: list[tuple[Ack, int, wire.Outcome, wire.Item | None]] = []
@@ -105,6 +108,7 @@ class Work:
     def handle_publish(self, session: Session, header: wire.Publish, bodies: wire.Frames) -> None:
         """Take items in; the answer goes out when the turn is on disk."""
         ack = Ack(session, header.request, len(bodies))
+        self._noted += len(bodies)
         for index, (item, body) in enumerate(zip(header.items, bodies, strict=True)):
             self.intake.accept(item, body, ack, index)
         self._acks.append(ack)
@@ -122,6 +126,7 @@ class Work:
     def handle_settle(self, session: Session, header: wire.Settle, _bodies: wire.Frames) -> None:
         """End deliveries as the consumer says."""
         ack = Ack(session, header.request, len(header.items))
+        self._noted += len(header.items)
         self._acks.append(ack)
         for index, outcome in enumerate(header.items):
             lease = self.leases.find(*outcome.token, session.name)
@@ -194,6 +199,11 @@ class Work:
                 self.leases.end(lease)
                 self._endings.append(Ending(lease, "not delivered", counted=False, lapsed=True))
 
+    @property
+    def laden(self) -> bool:
+        """Whether a turn has enough to do already."""
+        return self._noted >= MAX_NOTED
+
     def next_time(self) -> float | None:
         """Return the broker time at which there is something to do, None if nothing waits."""
         if self.dispatch.left_over:
@@ -228,6 +238,7 @@ class Work:
     def committed(self) -> None:
         """Hear that the turn is on disk: now it can be told."""
         self._acks.clear()
+        self._noted = 0
         self.leases.ended.clear()
         self._outbox.parcels += self._later.take()
 

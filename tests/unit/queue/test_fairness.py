@@ -8,6 +8,7 @@ import pytest
 from appliance.queue import wire
 from appliance.queue.dispatch import MAX_TURN
 from appliance.queue.sqlite_store import SqliteStore
+from appliance.queue.work import MAX_NOTED
 from tests.unit.queue.desk import Desk
 
 
@@ -110,3 +111,14 @@ def test_a_key_that_is_held_up_does_not_hold_up_its_address(desk: Desk) -> None:
     desk.publish("alice", wire.Item("a", "other", key="other"))
     desk.consume("bob", "a", credit=10)
     assert [handed.id for handed in desk.deliveries("bob")] == ["held-0", "free", "other"]
+
+
+def test_a_turn_that_has_taken_in_enough_is_run_before_more(desk: Desk) -> None:
+    items = tuple(wire.Item("a", str(n)) for n in range(wire.MAX_ITEMS))
+    taken_in = 0
+    while not desk.engine.laden:
+        desk.engine.handle(b"alice", "alice", wire.to_broker(wire.Publish(1, items), [b""] * len(items)))
+        taken_in += len(items)
+    assert taken_in == MAX_NOTED
+    desk.turn()
+    assert not desk.engine.laden
