@@ -20,7 +20,7 @@ from appliance.queue.errors import (
     WireError,
 )
 
-MAX_BATCH = 64
+MAX_BATCH = 256
 MAX_BATCH_BYTES = 512 * 1024
 
 H = TypeVar("H", bound=wire.Header)
@@ -102,7 +102,7 @@ def _decoder(kind: type[H]) -> "msgspec.msgpack.Decoder[H]":
 def refuse_large(asks: list[Ask], max_body: int) -> None:
     """Answer those whose bodies the broker does not take, which would cost the session."""
     for ask in asks:
-        bodies = [ask.body] if isinstance(ask, PublishAsk) else ask.bodies if isinstance(ask, SingleAsk) else []
+        bodies = [ask.body] if isinstance(ask, PublishAsk) else [] if isinstance(ask, SettleAsk) else ask.bodies
         size = max(map(len, bodies), default=0)
         if size > max_body and not ask.answer.done():
             ask.answer.set_exception(too_large(size, max_body))
@@ -141,7 +141,8 @@ def batches(asks: list[Ask], numbers: Iterator[int], max_body: int) -> Iterator[
         else:
             number = next(numbers)
             yield number, Batch([ask], ask.make(number), ask.bodies)
-    for run in _runs(publishes, min(max_body, MAX_BATCH_BYTES)):
+    for together in parts([p.body for p in publishes], max_body):
+        run = publishes[together]
         number = next(numbers)
         yield number, Batch([*run], wire.Publish(number, tuple(p.item for p in run)), [p.body for p in run])
     for start in range(0, len(settles), MAX_BATCH):
@@ -150,17 +151,16 @@ def batches(asks: list[Ask], numbers: Iterator[int], max_body: int) -> Iterator[
         yield number, Batch([*part], wire.Settle(number, tuple(s.outcome for s in part)), [])
 
 
-def _runs(publishes: list[PublishAsk], most_bytes: int) -> Iterator[list[PublishAsk]]:
-    run: list[PublishAsk] = []
-    size = 0
-    for publish in publishes:
-        if run and (len(run) >= MAX_BATCH or size + len(publish.body) > most_bytes):
-            yield run
-            run, size = [], 0
-        run.append(publish)
-        size += len(publish.body)
-    if run:
-        yield run
+def parts(bodies: Sequence[bytes], max_body: int) -> Iterator[slice]:
+    """Yield which of these bodies go into one message."""
+    start = size = 0
+    for index, body in enumerate(bodies):
+        size += len(body)
+        if index - start >= MAX_BATCH or (index > start and size > min(max_body, MAX_BATCH_BYTES)):
+            yield slice(start, index)
+            start, size = index, len(body)
+    if start < len(bodies):
+        yield slice(start, len(bodies))
 
 
 def resolve(asks: list[Ask], results: wire.Results) -> Iterator[tuple[float, Ask]]:
@@ -180,10 +180,15 @@ def resolve(asks: list[Ask], results: wire.Results) -> Iterator[tuple[float, Ask
             ask.answer.set_result(status == wire.DUPLICATE)
         elif status == wire.BUSY and isinstance(ask, SettleAsk):
             yield trouble.retry_after_s, ask
-        elif status == wire.BUSY:
-            ask.answer.set_exception(QueueBusy(trouble.fault.message, trouble.retry_after_s))
         else:
-            ask.answer.set_exception(error_of(trouble.fault))
+            ask.answer.set_exception(refusal(status, trouble))
+
+
+def refusal(status: int, trouble: wire.Trouble) -> ApplianceError:
+    """Return the error for an item that was not taken."""
+    if status == wire.BUSY:
+        return QueueBusy(trouble.fault.message, trouble.retry_after_s)
+    return error_of(trouble.fault)
 
 
 _KNOWN: dict[str, type[ApplianceError]] = {

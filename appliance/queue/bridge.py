@@ -25,7 +25,7 @@ from appliance.queue.client import Connection, Handler, QueueClient, Request, co
 from appliance.queue.errors import SettleUnknown
 from appliance.queue.pace import Pace
 from appliance.queue.settings import BridgeSettings, RouteSettings
-from appliance.queue.transit import Crate, Transit
+from appliance.queue.transit import MAX_BYTES, Crate, Transit
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,8 @@ class Route:
         while True:
             await asyncio.sleep(self._pace.wait_s(loop.time()))
             most = min(wire.MAX_ITEMS, self._pace.most or wire.MAX_ITEMS)
-            crates = await self._fit_to_go(self._transit.next(loop.time(), most))
+            room = min(MAX_BYTES, self._remote.max_body or MAX_BYTES)
+            crates = await self._fit_to_go(self._transit.next(loop.time(), most, room))
             if not crates:
                 await self._wait()
                 continue

@@ -15,7 +15,18 @@ from appliance.contracts.service import ServiceContext
 from appliance.errors import ApplianceError, DeadlinePassed
 from appliance.queue import wire
 from appliance.queue.address import Home
-from appliance.queue.asks import Answer, PublishAsk, SettleAsk, SingleAsk, WholeAsk, checked, too_large
+from appliance.queue.asks import (
+    MAX_BATCH_BYTES,
+    Answer,
+    PublishAsk,
+    SettleAsk,
+    SingleAsk,
+    WholeAsk,
+    checked,
+    parts,
+    refusal,
+    too_large,
+)
 from appliance.queue.connection import Connection, connection_of
 from appliance.queue.delivery import Body, Delivery, Event, Handler, Request, decode_body, encode_body
 from appliance.queue.errors import (
@@ -148,21 +159,39 @@ class QueueClient:
 
         PublishUnknown names the ids without an answer.
         """
-        asks = [self._publish(wire.Item(address, name), body) for name, body in items]
+        bodies = [self._fitting(body) for _, body in items]
+        names = [name for name, _ in items]
+        sent = parts(bodies, MAX_BATCH_BYTES if self.max_body is None else self.max_body)
+        asks = [(names[part], self._publish_part(address, names[part], bodies[part])) for part in sent]
         try:
             if asks:
-                await asyncio.wait([ask.answer for ask in asks], timeout=deadline_s)
+                await asyncio.wait([answer for _, answer in asks], timeout=deadline_s)
         finally:
-            for ask in asks:
-                ask.answer.cancel()
-        errors = [ask.answer.exception() for ask in asks if not ask.answer.cancelled()]
-        unknown = [ask.item.id for ask in asks if ask.answer.cancelled()]
-        refusal = next((error for error in errors if error is not None), None)
-        if refusal is not None:
-            raise refusal
-        if unknown:
-            raise self._unknown(unknown, deadline_s)
-        return [Published(ask.item.id, ask.answer.result()) for ask in asks]
+            for _, answer in asks:
+                answer.cancel()
+        errors = [answer.exception() for _, answer in asks if not answer.cancelled()]
+        for error in errors:
+            if error is not None:
+                raise error
+        answered = [(part, answer.result()) for part, answer in asks if not answer.cancelled()]
+        for _, results in answered:
+            for trouble in results.troubles:
+                raise refusal(results.statuses[trouble.index], trouble)
+        if len(answered) < len(asks):
+            raise self._unknown([name for part, answer in asks if answer.cancelled() for name in part], deadline_s)
+        return [
+            Published(name, status == wire.DUPLICATE)
+            for part, results in answered
+            for name, status in zip(part, results.statuses, strict=True)
+        ]
+
+    def _publish_part(
+        self, address: str, names: Sequence[str], bodies: Sequence[bytes]
+    ) -> "asyncio.Future[wire.Results]":
+        items = checked(wire.Publish(0, tuple([wire.Item(address, name) for name in names]))).items
+        ask = WholeAsk(lambda r: wire.Publish(r, items), bodies, asyncio.get_running_loop().create_future())
+        self._link.ask(ask)
+        return ask.answer
 
     def _publish(self, item: wire.Item, body: Body) -> PublishAsk:
         ask = PublishAsk(checked(item), self._fitting(body), asyncio.get_running_loop().create_future())

@@ -59,10 +59,9 @@ class Transit:
         """Put it behind those for the same address."""
         self._waiting.setdefault(crate.delivery.address, deque()).append(crate)
 
-    def next(self, now: float, most: int) -> list[Crate]:
+    def next(self, now: float, most: int, room: int = MAX_BYTES) -> list[Crate]:
         """Return what to send next; it stays in hand. Addresses take turns at being the first."""
         chosen: list[Crate] = []
-        room = MAX_BYTES
         for address in list(self._waiting):
             if self._rests.get(address, now) > now:
                 continue

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 
-from appliance.queue.client import Delivery, QueueClient, new_id
+from appliance.queue import wire
+from appliance.queue.client import QueueClient, new_id
 from tests.bench.peers.order import Order, Report, last, ready, total_in
 
 LANES = 4
@@ -41,31 +42,40 @@ async def publish(order: Order) -> Report:
 
 
 async def consume(order: Order) -> Report:
-    """Take and settle until the one marked as the last; ends when the broker has every end on disk."""
+    """Take and settle until the one marked as the last; ends when the broker has every end on disk.
+
+    What comes while the ends of others are on their way is ended with the next message.
+    """
     assert order.connection is not None
     async with QueueClient(order.connection) as queue:
         await queue.wait_connected(60)
         ready()
         count, total, began = 0, 0, 0.0
-        ended = asyncio.Event()
+        handled: list[wire.Outcome] = []
+        news = asyncio.Event()
 
-        async def work(delivery: Delivery) -> None:
-            nonlocal count, total
-            total = total or total_in(delivery.body)
-            await delivery.done()
-            count += 1
-            if count == total:
-                ended.set()
-
-        async def take(group: asyncio.TaskGroup) -> None:
-            nonlocal began
+        async def take() -> None:
+            nonlocal total, began
             async for delivery in queue.consume(order.queue, credit=order.window):
                 began = began or time.monotonic()
-                group.create_task(work(delivery))
+                total = total or total_in(delivery.body)
+                handled.append(wire.Outcome(delivery.token, wire.DONE))
+                news.set()
+
+        async def settle() -> None:
+            nonlocal count
+            while not total or count < total:
+                await news.wait()
+                news.clear()
+                while handled:
+                    ended = handled[: wire.MAX_ITEMS]
+                    del handled[: len(ended)]
+                    await queue.settle_whole(ended, deadline_s=60)
+                    count += len(ended)
 
         async with asyncio.TaskGroup() as group:
-            taking = group.create_task(take(group))
-            await ended.wait()
+            taking = group.create_task(take())
+            await settle()
             taking.cancel()
         return Report(count=count, began=began, ended=time.monotonic())
 

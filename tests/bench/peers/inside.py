@@ -68,7 +68,7 @@ def loaded(system: System, kind: Kind, order: Order, **how: Sequence[str]) -> tu
     if kind == "publish":
         report = Load("publish", order, **how).report()
         return report, report.cpu_s
-    consumer = Load("consume", order)
+    consumer = Load("consume", order, **how)
     consumer.wait_ready()
     producer = Load("publish", order, **how).report()
     consumed = consumer.report()

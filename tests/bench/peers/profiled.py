@@ -42,7 +42,7 @@ def main(module: str) -> None:
         else:
             profile.runcall(runpy.run_module, module, run_name="__main__")
     finally:
-        profile.dump_stats(FOLDER / module.rpartition(".")[2])
+        profile.dump_stats(FOLDER / " ".join([module.rpartition(".")[2], *sys.argv[1:]]))
 
 
 if __name__ == "__main__":
