@@ -113,43 +113,41 @@ class Route:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._pace.wait_s(loop.time()))
+            self._news.clear()
             most = min(wire.MAX_ITEMS, self._pace.most or wire.MAX_ITEMS)
-            room = min(MAX_BYTES, self._remote.max_body or MAX_BYTES)
-            crates = await self._fit_to_go(self._transit.next(loop.time(), most, room))
-            if not crates:
+            chosen = self._transit.next(loop.time(), most, self._remote.max_body or MAX_BYTES)
+            if not chosen:
                 await self._wait()
-                continue
-            now = loop.time()
-            size = sum(len(crate.delivery.body) for crate in crates)
-            self._pace.spend(len(crates), size, now)
-            results = await self._remote.publish_whole(
-                [crate.item(self._home, now) for crate in crates],
-                [crate.delivery.body for crate in crates],
-                deadline_s=ANSWER_WITHIN_S,
-            )
-            self._problem = ""
-            await self._settle(crates, results)
+            elif crates := await self._fit_to_go(chosen):
+                await self._pass_on(crates)
+
+    async def _pass_on(self, crates: list[Crate]) -> None:
+        """Return when the other side has answered and it is settled here. Raises PublishUnknown."""
+        now = asyncio.get_running_loop().time()
+        self._pace.spend(len(crates), sum(len(crate.delivery.body) for crate in crates), now)
+        results = await self._remote.publish_whole(
+            [crate.item(self._home, now) for crate in crates],
+            [crate.delivery.body for crate in crates],
+            deadline_s=ANSWER_WITHIN_S,
+        )
+        self._problem = ""
+        await self._settle(crates, results)
 
     async def _wait(self) -> None:
         """Return when there is something to send."""
-        self._news.clear()
         rested_at = self._transit.rested_at()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(rested_at):
                 await self._news.wait()
 
     async def _fit_to_go(self, crates: list[Crate]) -> list[Crate]:
-        """Return those that can go; the ones whose time has passed are given back, to expire, and giants rejected."""
-        now = asyncio.get_running_loop().time()
+        """Return those that the other side can take; the others become dead letters here."""
         most = self._remote.max_body
-        expired = [crate for crate in crates if crate.expired(now)]
-        giants = [crate for crate in crates if most is not None and len(crate.delivery.body) > most]
-        if not expired and not giants:
+        giants = {crate for crate in crates if most is not None and len(crate.delivery.body) > most}
+        if not giants:
             return crates
-        reason = f"{self._settings.to} takes bodies of at most {most} bytes."
-        await self._end_unsent(giants, wire.REJECT, reason)
-        await self._end_unsent([crate for crate in expired if crate not in giants], wire.RELEASE)
-        return [crate for crate in crates if crate not in giants and crate not in expired]
+        await self._end_unsent(list(giants), wire.REJECT, f"{self._settings.to} takes bodies of at most {most} bytes.")
+        return [crate for crate in crates if crate not in giants]
 
     async def _settle(self, crates: list[Crate], results: wire.Results) -> None:
         """End here what has an answer; the busy ones stay in hand, and their address rests."""

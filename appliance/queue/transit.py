@@ -20,13 +20,14 @@ class Crate:
         self.delivery = delivery
         self.at = at
 
-    def expired(self, now: float) -> bool:
-        """Return whether its time has passed while it was in hand."""
-        onward = self.delivery.onward
-        return onward.expires_s is not None and onward.expires_s <= now - self.at
+    @property
+    def size(self) -> int:
+        """Return how much room it takes in a message, or a little more."""
+        d = self.delivery
+        return len(d.body) + len(d.id) + len(d.address) + len(d.origin) + 70 * len(d.onward.way) + 400
 
     def item(self, home: Home, now: float) -> wire.Item:
-        """Return it as the other side gets it, at this moment."""
+        """Return it as the other side gets it at this moment; one whose time has passed expires there."""
         d, passed = self.delivery, now - self.at
         onward = d.onward
         return wire.Item(
@@ -59,20 +60,20 @@ class Transit:
         """Put it behind those for the same address."""
         self._waiting.setdefault(crate.delivery.address, deque()).append(crate)
 
-    def next(self, now: float, most: int, room: int = MAX_BYTES) -> list[Crate]:
+    def next(self, now: float, most: int, most_bytes: int) -> list[Crate]:
         """Return what to send next; it stays in hand. Addresses take turns at being the first."""
         chosen: list[Crate] = []
+        room = min(MAX_BYTES, most_bytes)
         for address in list(self._waiting):
             if self._rests.get(address, now) > now:
                 continue
             self._rests.pop(address, None)
             crates = self._waiting[address] = self._waiting.pop(address)
             for crate in crates:
-                size = len(crate.delivery.body)
-                if chosen and (len(chosen) >= most or size > room):
+                if chosen and (len(chosen) >= most or crate.size > room):
                     return chosen
                 chosen.append(crate)
-                room -= size
+                room -= crate.size
         return chosen
 
     def rest(self, address: str, until: float) -> None:
