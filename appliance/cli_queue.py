@@ -233,7 +233,7 @@ def _tail_line(m: Message, options: argparse.Namespace) -> str:
 
 def _requeue(options: argparse.Namespace) -> int:
     choice = _choice(options, Requeue)
-    return _told(options, _change(options, "queue.requeue", choice), "wait again")
+    return _told(options, _change(options, "queue.requeue", choice), "requeued")
 
 
 def _purge(options: argparse.Namespace) -> int:
@@ -245,7 +245,7 @@ def _purge(options: argparse.Namespace) -> int:
     what = "waiting messages" if options.waiting else "dead letters"
     where = f" at {choice.address}" if choice.address else ""
     confirm(options, f"This drops {min(number, options.limit)} {what}{where} for good.")
-    return _told(options, _change(options, "queue.purge", choice), "dropped")
+    return _told(options, _change(options, "queue.purge", choice), "purged")
 
 
 def _choice(options: argparse.Namespace, kind: type[C]) -> C:

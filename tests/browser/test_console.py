@@ -146,6 +146,27 @@ def test_a_dead_letter_shows_at_once(box: Box, page: Page) -> None:
     page.screenshot(path=TEST_LOGS / "console.png", full_page=True)
 
 
+def test_a_dead_letter_is_opened_and_requeued_and_leaves_the_page_by_itself(
+    box: Box, page: Page, tmp_path: Path
+) -> None:
+    assert post(box.outside, box.hook("doomed"), '{"note": "<img src=x onerror=alert(1)>"}').status == 202
+    page.goto("/letters")
+    group = page.locator('article[data-address="flow.doomed.0"]')
+    expect(group.locator("tr[data-seq]")).to_have_count(2)
+    group.get_by_role("button", name="Show").last.click()
+    expect(group.get_by_label("Body")).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(group.locator("img")).to_have_count(0)
+    page.screenshot(path=TEST_LOGS / "letters.png", full_page=True)
+
+    record = Record(tmp_path / "target")
+    with http_target(box.outside, record):
+        page.once("dialog", lambda dialog: dialog.accept())
+        group.get_by_role("button", name="Requeue all").click()
+        expect(page.locator("#done")).to_have_text("2 dead letters requeued.")
+        record.wait_for(2)
+    expect(group).to_have_count(0)
+
+
 def test_a_flow_that_is_wrong_is_refused_with_what_to_do(page: Page) -> None:
     page.goto("/portal/")
     page.get_by_label("Name").fill("broken")

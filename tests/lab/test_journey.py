@@ -1,5 +1,6 @@
 """The journey of a message: in through 443, through a flow, out to another system, whatever fails on the way."""
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,39 @@ def test_a_dead_letter_reaches_a_person_by_mail(box: Box, tmp_path: Path) -> Non
     assert mail["from"] == "box@example.org"
     assert "doomed" in mail["subject"] + mail["body"]
     assert answer.json()["id"] in mail["body"]
+
+
+def test_an_operator_requeues_a_dead_letter_and_it_is_delivered(box: Box, tmp_path: Path) -> None:
+    flow(box, "revived", attempts=1)
+    answer = post(box.outside, box.hook("revived"), '{"total": 3}')
+    assert answer.status == 202
+
+    def dead() -> list[dict[str, Any]]:
+        listed = box.machine.run(["alpha-ren", "queue", "dead", "flow.revived.*", "--json"]).stdout
+        letters: list[dict[str, Any]] = json.loads(listed)["messages"]
+        return letters
+
+    wait_until("the message is a dead letter", lambda: len(dead()) == 1)
+    [letter] = dead()
+    shown = box.machine.run(["alpha-ren", "queue", "peek", str(letter["seq"])]).stdout
+    assert '"total": 3' in shown
+    assert letter["reason"] in shown
+    record = Record(tmp_path / "target")
+    with http_target(box.outside, record):
+        done = box.machine.run(["alpha-ren", "queue", "requeue", "flow.revived.*"]).stdout
+        assert done == "1 message requeued.\n"
+        [delivered] = record.wait_for(1)
+        box.wait_at_rest("revived")
+    assert delivered["key"] == answer.json()["id"]
+    assert dead() == []
+
+
+def test_the_queue_of_a_running_box_is_backed_up_and_sound(box: Box) -> None:
+    backup = "/var/lib/alpha-ren/queue-backup.sqlite"
+    assert backup in box.machine.run(["alpha-ren", "queue", "backup", backup]).stdout
+    head = box.machine.run(["head", "-c", "15", backup]).stdout
+    assert head == "SQLite format 3"
+    assert box.machine.run(["alpha-ren", "queue", "check"]).stdout == "The store is sound.\n"
 
 
 def test_a_clients_own_idempotency_key_makes_its_retry_one_message(box: Box, tmp_path: Path) -> None:

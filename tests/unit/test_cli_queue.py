@@ -170,7 +170,7 @@ def test_a_body_comes_raw_for_a_program(supervisor: Supervisor, capsysbinary: py
 def test_dead_letters_are_requeued_by_number(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
     supervisor.will_say("queue.requeue", Changed(count=2, last=9))
     assert supervisor.run("requeue", "7", "9") == 0
-    assert capsys.readouterr().out == "2 messages wait again.\n"
+    assert capsys.readouterr().out == "2 messages requeued.\n"
     assert supervisor.asked("queue.requeue") == [Requeue(seqs=(7, 9), who="eve")]
 
 
@@ -195,7 +195,7 @@ def test_a_purge_without_a_terminal_wants_a_yes(supervisor: Supervisor, capsys: 
 
     supervisor.will_say("queue.purge", Changed(count=2, last=9))
     assert supervisor.run("purge", "flow.orders.0", "--yes") == 0
-    assert capsys.readouterr().out == "2 messages dropped.\n"
+    assert capsys.readouterr().out == "2 messages purged.\n"
     assert supervisor.asked("queue.purge") == [Purge(address="flow.orders.0", who="eve")]
 
 
