@@ -91,6 +91,8 @@ def test_a_consumer_that_has_many_bytes_in_hand_gets_no_more(desk: BorderDesk) -
     fits = MAX_HAND_BYTES // size + 1
     desk.fill(fits + 8, "here", bytes(size))
     desk.consume("one", "here", credit=1000)
+    for _ in range(fits):
+        desk.turn()
     taken = desk.deliveries("one")
     assert fits <= len(taken) < fits + 8
     desk.settle("one", taken[0].token)
