@@ -25,12 +25,12 @@ from appliance.contracts.letters import (
 )
 from appliance.contracts.member import Ping, Pong
 from appliance.contracts.traffic import Messages, QueueStats, RecentQuery
-from appliance.errors import InvalidInput, NotFound
+from appliance.errors import InvalidInput, NotFound, Unavailable
 from appliance.queue.address import Home
 from appliance.queue.calls import Later, OwnHandler
 from appliance.queue.clock import Clock
 from appliance.queue.errand import Errand
-from appliance.queue.errors import NotPermitted
+from appliance.queue.errors import NotPermitted, StoreFull
 from appliance.queue.inspection import STATE_NAMES, message_of
 from appliance.queue.preview import kind_of
 from appliance.queue.sessions import Session
@@ -63,7 +63,7 @@ class Operations:
         self._errand = errand
         self._directory = directory
         self._leave_free = leave_free
-        self._after: list[Callable[[], None]] = []
+        self._after: list[tuple[Later, Callable[[], None]]] = []
         self.calls: dict[str, OwnHandler] = {
             "queue.ping": _typed(Ping, lambda _session, _query: Pong(name="queue", pending=0, flows_revision=0)),
             "queue.stats": lambda _session, _body: stats(),
@@ -80,8 +80,11 @@ class Operations:
     def after_commit(self) -> None:
         """Do what waits for the end of the transaction."""
         after, self._after = self._after, []
-        for act in after:
-            act()
+        for later, act in after:
+            try:
+                act()
+            except StoreFull as error:
+                later.set_exception(Unavailable(error.message, hint=error.advice))
         self._errand.pass_on()
 
     def _recent(self, _session: Session, query: RecentQuery) -> Messages:
@@ -175,7 +178,7 @@ class Operations:
 
     def _send(self, job: Callable[[Still], msgspec.Struct]) -> Later:
         later: Later = Future()
-        self._after.append(lambda: self._errand.start(self._store.still, job, later))
+        self._after.append((later, lambda: self._errand.start(self._store.still, job, later)))
         return later
 
     def _compact(self, session: Session, query: Compact) -> Later:
@@ -187,7 +190,7 @@ class Operations:
             log.info("%s gave %d page(s) of the store back", _who(session, query.who), pages)
             later.set_result(Compacted(pages=pages))
 
-        self._after.append(compact)
+        self._after.append((later, compact))
         return later
 
     def _permitted(self, session: Session, pattern: str) -> str:

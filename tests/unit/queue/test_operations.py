@@ -26,6 +26,7 @@ from appliance.contracts.letters import (
 )
 from appliance.contracts.traffic import Depth, Messages, QueueStats
 from appliance.queue import calls, wire
+from appliance.queue.errors import StoreFull
 from appliance.queue.sqlite_still import SqliteStill
 from appliance.queue.sqlite_store import SqliteStore
 from tests.unit.queue.desk import Desk
@@ -353,6 +354,20 @@ def test_a_backup_for_which_there_is_no_room_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "backup.sqlite").exists()
     desk.engine.close()
     desk.store.close()
+
+
+@pytest.mark.parametrize(("call", "method"), [("queue.compact", "compact"), ("queue.check", "still")])
+def test_a_disk_that_is_full_after_the_commit_is_told_to_who_asked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, call: str, method: str
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreFull("The disk has no room for the queue.")
+
+    monkeypatch.setattr(SqliteStore, method, full)
+    reply, _ = answer(desk, "bob", call, b"")
+    assert reply.fault is not None
+    assert (reply.fault.code, reply.fault.status) == ("unavailable", 503)
+    assert desk.publish("alice", wire.Item("a", "1")) == wire.STORED, "nobody else hears of it"
 
 
 def test_unused_pages_go_back_to_the_disk(desk: Desk) -> None:
