@@ -122,6 +122,7 @@ def status_text(status: MachineStatus) -> str:
         ("console", status.console_url),
         ("uplink", "  ".join(status.uplink)),
         ("certificate", status.fingerprint),
+        ("queue key", status.queue_key),
         ("configuration", status.config_in_force),
         ("boot", "  ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in status.boot)),
         *(("note", note) for note in status.notes),

@@ -26,6 +26,7 @@ from appliance.cli_text import (
     table,
     time_text,
 )
+from appliance.contracts.bridge import RoutesStatus, RouteStatus
 from appliance.contracts.letters import (
     EVERY_ADDRESS,
     BackedUp,
@@ -112,6 +113,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     purge.add_argument("--yes", action="store_true", help="do not ask")
     stats = add("stats", _stats, "how the broker fares: disk, commits, sessions")
     stats.add_argument("--prometheus", action="store_true", help="all figures in Prometheus' text format")
+    add("routes", _routes, "the clusters that messages are taken to, and the key by which they know this one's bridge")
     backup = add("backup", _backup, "copy the queue, as it is at one moment, while it goes on")
     backup.add_argument("file", metavar="FILE", nargs="?", type=Path, help="where to; else beside the queue itself")
     add("check", _check, "look for damage in the store: exit status 0 means none")
@@ -289,6 +291,25 @@ def _stats(options: argparse.Namespace) -> int:
     else:
         print(stats_text(stats))
     return DONE
+
+
+def _routes(options: argparse.Namespace) -> int:
+    status = ask_supervisor(options, "bridge.routes", RoutesStatus)
+    if options.json:
+        print_json(status)
+        return DONE
+    stats = ask_supervisor(options, "queue.stats", QueueStats)
+    print(f"The bridge of {status.place} has the public key {status.public_key}\n")
+    head = ("TO", "ENTRANCE", "STATE", "WAITING", "LAG", "SENT", "REFUSED", "PROBLEM")
+    print("\n".join(table(head, [_route_row(route, stats.depths) for route in status.routes])))
+    return DONE
+
+
+def _route_row(route: RouteStatus, depths: tuple[Depth, ...]) -> tuple[str, ...]:
+    waiting = sum(d.ready + d.leased for d in depths if d.address.startswith(f"{route.to}/"))
+    state = "connected" if route.connected else "away"
+    numbers = (f"{waiting}", f"{route.lag_s:.1f} s", f"{route.sent_total}", f"{route.refused_total}")
+    return (route.to, route.endpoint.removeprefix("tcp://"), state, *numbers, route.problem)
 
 
 def stats_text(stats: QueueStats) -> str:

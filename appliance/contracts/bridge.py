@@ -1,4 +1,4 @@
-"""What the bridge says about the clusters it takes messages to."""
+"""What the bridge says about the clusters it takes messages to, in answer to the call `bridge.routes`."""
 
 import msgspec
 

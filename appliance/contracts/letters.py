@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from appliance.contracts.bridge import RoutesStatus
 from appliance.contracts.traffic import Message, Messages, QueueStats, RecentQuery, WorkState
 
 Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -135,5 +136,6 @@ CALLS: dict[str, tuple[type[msgspec.Struct] | None, type[msgspec.Struct]]] = {
     "queue.backup": (Tend, BackedUp),
     "queue.check": (Tend, Checked),
     "queue.compact": (Compact, Compacted),
+    "bridge.routes": (None, RoutesStatus),
 }
-"""Request and reply of every call that the broker answers to an operator."""
+"""Request and reply of every call that the broker, or its bridge, answers to an operator."""

@@ -11,7 +11,7 @@ or `error` and a Problem. The calls and their bodies:
 | `firewall` | - | Firewall: every allowed flow |
 | `apply` | ConfigText | Applied; InvalidConfig changes nothing |
 | `pairing.open` | - | Pairing: a person at the local console asks for a code |
-| `queue.*` | as in appliance.contracts.letters | the broker's reply to its call of that name |
+| `queue.*`, `bridge.routes` | as in appliance.contracts.letters | the queue's reply to its call of that name |
 | `queue.rotate-key` | - | Rotated: the broker was restarted with the key it had announced |
 """
 
@@ -67,7 +67,7 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
     `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
-    to do), `last_error` the newest problem that still holds.
+    to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85).
     """
 
     at: float
@@ -81,6 +81,7 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     uplink: tuple[str, ...] = ()
     console_url: str = ""
     fingerprint: str = ""
+    queue_key: str = ""
     boot: tuple[BootPhase, ...] = ()
     config_in_force: str = "default"
     notes: tuple[str, ...] = ()

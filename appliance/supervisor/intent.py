@@ -54,6 +54,11 @@ class Intent:
         )
         return await asyncio.to_thread(desired, config, declared, facts)
 
+    @property
+    def queue_key(self) -> str:
+        """The broker's public key, empty before the machine has been laid out."""
+        return self.keys[self._queue].public if self._queue in self.keys else ""
+
     async def rotate_queue_key(self) -> None:
         """Give the broker its next key, which its clients know already; it takes it at its restart."""
         if not self._queue:

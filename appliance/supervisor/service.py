@@ -171,6 +171,7 @@ class Supervisor:
             health=self._health,
             uplink=self._intent.uplink,
             outside_url=_outside_url(),
+            queue_key=self._intent.queue_key,
             boot=self._boot.phases,
             step=self._reconciler.step,
             problem=self._problem,

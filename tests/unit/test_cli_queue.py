@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from appliance import cli
+from appliance.contracts.bridge import RoutesStatus, RouteStatus
 from appliance.contracts.letters import (
     CALLS,
     BackedUp,
@@ -323,7 +324,7 @@ def test_the_key_is_rotated_only_when_that_is_agreed_to(
     "arguments",
     [
         *(("dead",), ("peek", "7"), ("tail",), ("requeue", "7"), ("purge", "7", "--yes")),
-        *(("backup",), ("check",), ("compact",), ("ls",), ("stats",)),
+        *(("backup",), ("check",), ("compact",), ("ls",), ("stats",), ("routes",)),
     ],
 )
 def test_what_the_broker_refuses_is_two_lines_on_standard_error(
@@ -334,6 +335,23 @@ def test_what_the_broker_refuses_is_two_lines_on_standard_error(
         supervisor.will_say(call, refusal)
     assert supervisor.run(*arguments) == 2
     assert capsys.readouterr().err == "not-permitted: supervisor may not.\n  Ask somebody else.\n"
+
+
+def test_a_route_has_its_backlog_its_lag_and_what_holds_it_up(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = RouteStatus(
+        to="far/east", endpoint="tcp://192.0.2.7:7156", connected=False, sent_total=12, lag_s=61.0, problem="Not there."
+    )
+    supervisor.will_say("bridge.routes", RoutesStatus(place="lan/main", public_key="k" * 40, routes=(route,)))
+    depths = (Depth(address="far/east/orders", ready=3, leased=2), Depth(address="far/eastern/orders", ready=9))
+    supervisor.will_say("queue.stats", QueueStats(at=0.0, depths=depths))
+    assert supervisor.run("routes") == 0
+    key, _, _, row = capsys.readouterr().out.splitlines()
+    assert key == f"The bridge of lan/main has the public key {'k' * 40}"
+    assert row.split() == ["far/east", "192.0.2.7:7156", "away", "5", "61.0", "s", "12", "0", "Not", "there."]
+    assert supervisor.run("routes", "--json") == 0
+    assert msgspec.json.decode(capsys.readouterr().out, type=RoutesStatus).routes == (route,)
 
 
 @pytest.mark.parametrize("arguments", [("peek",), ("peek", "x"), ("requeue",), ("purge", "a", "--limit", "0"), ("x",)])

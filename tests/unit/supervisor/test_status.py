@@ -57,6 +57,7 @@ def url(uplink: tuple[str, ...], outside_url: str = "") -> str:
         health=None,
         uplink=uplink,
         outside_url=outside_url,
+        queue_key="k" * 40,
         boot=(),
         step="",
         problem=None,
