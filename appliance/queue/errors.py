@@ -104,6 +104,13 @@ class StoreFailed(ApplianceError):
     hint = "The journal has the I/O error; check the disk if it comes back after the restart."
 
 
+class StoreDamaged(StoreFailed):
+    """The store's file is not what was written to it."""
+
+    code = "store-damaged"
+    hint = "Put back a backup, or move queue.sqlite* aside: the broker then starts with an empty queue."
+
+
 class CopyFailed(ApplianceError):
     """A copy of the store could not be made; the store itself is as it was."""
 

@@ -12,10 +12,20 @@ from pathlib import Path
 from appliance.queue.errors import CopyFailed
 
 BODIES = """SELECT count(*) FILTER (WHERE body.seq IS NULL), (SELECT count(*) FROM body) - count(body.seq)
- FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 1, 3)"""
-MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0) AS r, sum(state = 1) AS l,
-  sum(state = 3) AS d, coalesce(sum(size) FILTER (WHERE state IN (0, 1, 3)), 0) AS b FROM work GROUP BY address)
- LEFT JOIN counts USING (address) WHERE (ready, leased, dead, bytes) IS NOT (r, l, d, b)"""
+ FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 3)"""
+MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0 AND lease.seq IS NULL) AS r, count(lease.seq) AS l,
+  sum(state = 3) AS d, coalesce(sum(size) FILTER (WHERE state IN (0, 3)), 0) AS b
+  FROM work LEFT JOIN lease USING (seq) GROUP BY address)
+ FULL JOIN counts USING (address)
+ WHERE (ifnull(ready, 0), ifnull(leased, 0), ifnull(dead, 0), ifnull(bytes, 0))
+  IS NOT (ifnull(r, 0), ifnull(l, 0), ifnull(d, 0), ifnull(b, 0))"""
+SETTLED = "SELECT settled, (SELECT count(*) FROM work WHERE state > 1 AND state <> 3) FROM clock"
+ASTRAY = """SELECT count(*) FROM work LEFT JOIN lease USING (seq) LEFT JOIN ready USING (seq)
+ WHERE (ready.seq IS NOT NULL AND (state > 0 OR lease.seq IS NOT NULL OR due IS NOT NULL OR not_before IS NOT NULL
+   OR ready.address IS NOT work.address))
+  OR (lease.seq IS NOT NULL AND state > 0)
+  OR (state = 0 AND work.key IS NULL AND due IS NULL AND not_before IS NULL AND lease.seq IS NULL
+   AND ready.seq IS NULL)"""
 
 
 class SqliteStill:
@@ -50,6 +60,8 @@ class SqliteStill:
         try:
             found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
             lost, left = self._db.execute(BODIES).fetchone()
+            astray = self._db.execute(ASTRAY).fetchone()[0]
+            remembered, settled = self._db.execute(SETTLED).fetchone()
             wrong = [row[0] for row in self._db.execute(MISCOUNTED)]
         except sqlite3.Error as error:
             return [f"SQLite: {error}."]
@@ -58,6 +70,10 @@ class SqliteStill:
             problems.append(f"{lost} messages have lost their body.")
         if left:
             problems.append(f"{left} bodies belong to no message that is waiting.")
+        if astray:
+            problems.append(f"{astray} messages are not where they are looked for.")
+        if remembered != settled:
+            problems.append(f"{settled} messages have ended, not {remembered}.")
         return problems + [f"The counts of {address} are wrong." for address in wrong]
 
     def interrupt(self) -> None:

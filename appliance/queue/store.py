@@ -205,8 +205,8 @@ class Store(Protocol):
     def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
         """Lease up to `limit` items, at most `max_bytes` beyond the first, oldest first, to `holder`.
 
-        Skips what is not due, has expired, or has an unfinished elder of the same key. Returns the items, and whether
-        there may be more.
+        Skips what is not due, has expired, or shares its key with an unfinished elder or with a leased item. Returns
+        the items, and whether there may be more.
         """
 
     def finish(self, seqs: Sequence[int], wall: float) -> None:
@@ -231,7 +231,7 @@ class Store(Protocol):
         """Return when, next, something is due (broker time), and when something begins or expires (Unix time)."""
 
     def forget(self, before: float, limit: int) -> int:
-        """Drop up to `limit` DONE or EXPIRED items, oldest first, that ended before `before`; how many."""
+        """Drop up to `limit` items that ended before `before`, the first ended first; how many."""
 
     def requeue(self, seqs: Sequence[int], wall: float) -> list[Requeued]:
         """Make DEAD items READY with all their attempts and a new fence; an expiry that has passed is lifted.
@@ -245,8 +245,11 @@ class Store(Protocol):
         Returns those that were purged, and adds a line to the history of each.
         """
 
-    def progress(self, clock: float, next_seq: int, counts: Mapping[str, Counts]) -> None:
-        """Put broker time, the next free `seq` and the counts of these addresses on record."""
+    def progress(self, clock: float, next_seq: int, settled: int, counts: Mapping[str, Counts]) -> None:
+        """Put on record broker time, the next free `seq`, how many ended items are there, and counts of addresses."""
+
+    def remembered_since(self) -> float | None:
+        """Return when the first of the items that have ended, and are still there, ended; None where there is none."""
 
     def find(self, seq: int) -> Standing | None:
         """Return how things stand with an item, None if there is none."""

@@ -376,6 +376,7 @@ class Work:
         now = self._clock.now()
         waiting = self._next_due is not None and now - self._clock_noted >= CLOCK_EVERY_S
         if self._store.changed or waiting or always:
-            self._store.progress(now, self.ledger.next_seq, self.ledger.changed)
+            ledger = self.ledger
+            self._store.progress(now, ledger.next_seq, ledger.settled_rows, ledger.changed)
             self.ledger.changed.clear()
             self._clock_noted = now

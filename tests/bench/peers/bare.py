@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable
 
 from appliance.queue.schema import STEPS
-from appliance.queue.sqlite_store import CHECKPOINT_PAGES, DROP_BODIES, FINISH, LEASE, PAGE
+from appliance.queue.sqlite_file import PAGE
+from appliance.queue.sqlite_store import DROP_BODIES, END_LEASES, FINISH, INSERT_BODY, LEASE, READY, UNREADY
 from tests.bench.peers.order import Order, Report
 
+CHECKPOINT_PAGES = 4000
 INSERT = """INSERT INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, published_at,
  changed_at, size, reason) VALUES (?,?,?,?,0,0,8,0,'',?,?,?,'')"""
 
@@ -17,7 +19,7 @@ def opened(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None)
     for pragma in (
         f"page_size = {PAGE}", "locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL",
-        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}", "secure_delete = OFF",
     ):  # fmt: skip
         database.execute(f"PRAGMA {pragma}")
     for step in STEPS:
@@ -32,7 +34,8 @@ def insert(database: sqlite3.Connection, order: Order, first: int, body: bytes) 
     database.execute("BEGIN IMMEDIATE")
     rows = [(seq, "bench", f"{seq:032x}", order.queue, now, now, order.size) for seq in seqs]
     database.executemany(INSERT, rows)
-    database.executemany("INSERT INTO body VALUES (?,?)", [(seq, body) for seq in seqs])
+    database.executemany(INSERT_BODY, [(seq, body) for seq in seqs])
+    database.executemany(READY, [(order.queue, seq) for seq in seqs])
     database.execute("COMMIT")
 
 
@@ -41,11 +44,13 @@ def work_off(database: sqlite3.Connection, order: Order, first: int) -> None:
     now = time.time()
     last = first + order.window - 1
     database.execute("BEGIN IMMEDIATE")
+    database.execute(UNREADY, (order.queue, first, last))
     database.execute(LEASE, ("bench", now, first, last))
     database.execute("COMMIT")
     database.execute("BEGIN IMMEDIATE")
     database.execute(FINISH, (now, first, last))
-    database.execute(DROP_BODIES, (first, last))
+    for drop in (DROP_BODIES, END_LEASES):
+        database.execute(drop, (first, last))
     database.execute("COMMIT")
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from appliance.queue.inspection import STATE_NAMES
 from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Counts, NewItem, State
 from tests.unit.queue.desk import Desk
+
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def item(seq: int, name: str = "", body: bytes = b"x") -> NewItem:
@@ -38,8 +42,10 @@ def test_the_log_is_synced_at_each_commit(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "q")
-    with pytest.raises(StoreFailed):
-        SqliteStore(tmp_path / "q", wait_s=0.0)
+    again = f"from pathlib import Path; import {SqliteStore.__module__} as m; m.SqliteStore(Path('q'), wait_s=0.0)"
+    second = subprocess.run([sys.executable, "-c", again], cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)},
+                            capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert "database is locked" in second.stderr
     store.close()
 
 
@@ -200,7 +206,7 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
     store.commit()
     with contextlib.closing(store.still()) as still:
         assert still.check() == ["The counts of a are wrong."]
-    store.progress(0.0, 3, {"a": Counts(ready=2, bytes=2)})
+    store.progress(0.0, 3, 0, {"a": Counts(ready=2, bytes=2)})
     store.commit()
     with contextlib.closing(store.still()) as still:
         assert still.check() == []

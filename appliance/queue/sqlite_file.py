@@ -1,0 +1,172 @@
+"""The database file of the SQLite store: opening it, its errors, and bringing its log into it.
+
+WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html). The VFS `unix-excl` keeps every
+other process out (sqlite.org/vfs.html) and lets several connections of this one in.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
+from appliance.queue.schema import STEPS
+
+log = logging.getLogger(__name__)
+
+PAGE = 8192
+CACHE_KIB = 32 * 1024
+LOG_PAGES = 1000
+"""So many new pages of the log are worth bringing into the file."""
+MOST_LOG_PAGES = 8 * LOG_PAGES
+"""With so many in the log the writer waits until they are."""
+SMALL_PAGES = 8192
+"""A file of no more pages is rewritten as a whole where that mends it."""
+CHUNK = 2**20
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Tell apart a full disk, after which one may go on, from everything else, after which one may not."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise StoreFull("The disk has no room for the queue.") from error
+        if code in DAMAGE:
+            raise StoreDamaged(f"The queue's store is damaged: {error}.") from error
+        raise StoreFailed(f"The queue's store failed: {error}.") from error
+
+
+def connect(path: Path, wait_s: float) -> sqlite3.Connection:
+    """Return a connection for this process alone; another process is waited for."""
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?vfs=unix-excl", uri=True, isolation_level=None, check_same_thread=False,
+        timeout=wait_s,
+    )  # fmt: skip
+    for pragma in (
+        f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL",
+        f"cache_size = -{CACHE_KIB}", "wal_autocheckpoint = 0", "temp_store = MEMORY", "secure_delete = OFF",
+        f"journal_size_limit = {MOST_LOG_PAGES * PAGE}",
+    ):  # fmt: skip
+        db.execute(f"PRAGMA {pragma}")
+    return db
+
+
+def rewrite_log(path: Path, db: sqlite3.Connection) -> None:
+    """Make sure that what the log shows is on disk.
+
+    After a failed fsync Linux goes on to show what was never written, and a new sync does not write it (Rebello et
+    al., Can Applications Recover from fsync Failures?, USENIX ATC 2020). New commits behind such a gap would be
+    lost with the next power cut, so the log is written over itself before any.
+    """
+    db.execute("SELECT 1 FROM sqlite_schema").fetchone()  # from here on nobody else has it
+    try:
+        with path.with_name(f"{path.name}-wal").open("r+b") as file:
+            while data := file.read(CHUNK):
+                file.seek(-len(data), os.SEEK_CUR)
+                file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreFailed(f"The queue's log cannot be written: {error}.") from error
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the tables up to date. Raises StoreFailed where they are of a newer firmware."""
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(STEPS):
+        raise StoreFailed(f"The queue's store has schema {version}, this firmware reads {len(STEPS)}.")
+    for number, step in enumerate(STEPS[version:], start=version + 1):
+        db.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+    incremental = 2
+    vacuum, pages = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("auto_vacuum", "page_count"))
+    if vacuum != incremental and pages <= SMALL_PAGES:
+        # Only a rewrite changes that; a large file is not worth the wait at a start, and keeps its unused pages.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("VACUUM")
+
+
+class Checkpoints:
+    """Brings the log into the file, in a thread of its own, so that commits do not wait for it.
+
+    A checkpoint that meets a full disk is made up for by the next; any other error ends the store.
+    """
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self._writer = db
+        self._db = connect(path, 0.0)
+        self._turn = threading.Lock()
+        self._wanted = threading.Semaphore(0)
+        self._held = self._ending = False
+        self._error: StoreFailed | None = None
+        self._log_pages = self._new_pages = 0
+        self._thread = threading.Thread(target=self._run, name="queue-checkpoints", daemon=True)
+        self._thread.start()
+
+    def written(self, pages: int) -> None:
+        """Hear that about so many pages were added to the log. Raises StoreFailed where a checkpoint has failed."""
+        if self._error is not None:
+            raise self._error
+        self._new_pages += pages
+        if self._new_pages < LOG_PAGES or self._held:
+            return
+        if self._log_pages + self._new_pages < MOST_LOG_PAGES:
+            self._wanted.release()
+            self._new_pages = 0
+        else:
+            self.make()
+
+    def make(self) -> None:
+        """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""
+        with self._turn:
+            if not self._held:
+                self._checkpoint(self._writer, "RESTART")
+        self._log_pages = self._new_pages = 0
+
+    def hold(self) -> None:
+        """Bring the log into the file, and let that stay as it is until `go_on`. Raises StoreFull, StoreFailed."""
+        with self._turn, translated():
+            busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise StoreFailed("The log of the queue's store is in use by somebody else.")
+            self._held = True
+        self._log_pages = self._new_pages = 0
+
+    def go_on(self) -> None:
+        """Let the file change again."""
+        self._held = False
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.acquire()
+            if self._ending:
+                return
+            with self._turn:
+                try:
+                    if not self._held:
+                        self._checkpoint(self._db, "PASSIVE")
+                except StoreFailed as error:
+                    self._error = error
+                    return
+
+    def _checkpoint(self, db: sqlite3.Connection, mode: str) -> None:
+        try:
+            with translated():
+                _busy, self._log_pages, _done = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except StoreFull:
+            log.warning("the log of the queue's store waits for room on the disk")
+
+    def close(self) -> None:
+        """End the thread, after a checkpoint under way."""
+        self._ending = True
+        self._wanted.release()
+        self._thread.join()
+        self._db.close()
