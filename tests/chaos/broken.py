@@ -42,7 +42,7 @@ class ForgetfulDedupe(SqliteStore):
 
     def load(self) -> Snapshot:
         """See Store."""
-        self._db.execute("DELETE FROM work WHERE state IN (2, 4)")
+        self._db.execute("DELETE FROM work WHERE state IN (2, 4, 5)")
         return super().load()
 
 
@@ -53,7 +53,7 @@ class OneFence(SqliteStore):
         """See Store."""
         taken, more = super().take(address, holder, limit, max_bytes, wall)
         if taken:
-            self._begin().executemany("UPDATE work SET fence = 1 WHERE seq = ?", [(item.seq,) for item in taken])
+            self._begin().executemany("UPDATE lease SET fence = 1 WHERE seq = ?", [(item.seq,) for item in taken])
         return [msgspec.structs.replace(item, fence=1) for item in taken], more
 
 
