@@ -13,16 +13,17 @@ from appliance.queue import wire
 from appliance.queue.auth import KeyRing
 from appliance.queue.engine import Engine
 from appliance.queue.keys import Keys
-from appliance.queue.loop import STALLED_RETRY_S, Loop, Socket, receive
-from appliance.queue.sessions import MAX_STALLED_BYTES, GateRoute, Parcel, Session
+from appliance.queue.loop import RETRY_S, Loop, Patience, Socket, receive
+from appliance.queue.sessions import MAX_STALLED_BYTES, MAX_STALLED_BYTES_IN_ALL, GateRoute, Parcel, Session
 from appliance.queue.settings import BrokerSettings
 
 MAX_DRAIN = 1024
 """Messages taken in before a turn ends, so that acknowledgements do not wait for ever."""
 MAX_DRAIN_BYTES = 8 * 2**20
-HIGH_WATER = 1000
-GATE_HIGH_WATER = 8, 256
-"""Messages that wait at the gate's way, in and out: they may be large, and the gate holds its peers back."""
+WAITING_IN, WAITING_OUT = 1000, 128
+"""Whole messages that libzmq keeps of a client and for one, whatever their size."""
+GATE_WAITING_IN = 8
+"""The same of all peers from outside: they may all be large, and the gate holds its peers back."""
 
 PARTING_S = 1.0
 """How long a broker that stops waits for its clients to say that they know."""
@@ -42,10 +43,11 @@ class Broker(Loop):
         )
         self._engine = engine
         self._stalled: set[Session] = set()
+        self._patience = Patience()
         body = settings.max_body
-        self._inside = self._router(settings.bind, keys, INSIDE, max_body=body, rcvhwm=HIGH_WATER, sndhwm=HIGH_WATER)
+        self._inside = self._router(settings.bind, keys, INSIDE, max_body=body, rcvhwm=WAITING_IN, sndhwm=WAITING_OUT)
         ways = (f"ipc://{settings.gate_socket}",) if settings.gate_socket else ()
-        self._gate = self._router(ways, keys, GATE, max_body=body, rcvhwm=GATE_HIGH_WATER[0], sndhwm=GATE_HIGH_WATER[1])
+        self._gate = self._router(ways, keys, GATE, max_body=body, rcvhwm=GATE_WAITING_IN, sndhwm=WAITING_OUT)
         if settings.gate_socket:
             Path(settings.gate_socket).chmod(0o666)  # the gate is another user; it is its key that opens
 
@@ -54,7 +56,7 @@ class Broker(Loop):
 
     def _rest_s(self) -> float:
         seconds = self._engine.next_time()
-        return min(seconds, STALLED_RETRY_S) if self._stalled else seconds
+        return min(seconds, self._patience.seconds) if self._stalled else seconds
 
     def _turn(self) -> None:
         """Raises StoreFailed."""
@@ -62,8 +64,9 @@ class Broker(Loop):
         self._drain(self._gate, self._from_gate)
         for parcel in self._engine.run_turn():
             self._send(parcel)
-        for session in list(self._stalled):
-            self._send_stalled(session)
+        if self._stalled:
+            moved = [self._send_stalled(session) for session in list(self._stalled)]
+            self._patience.tried(moved=any(moved))
 
     def _part(self) -> None:
         """Send everybody away, and go on reading until they have heard it: a close with unread data resets TCP.
@@ -77,7 +80,7 @@ class Broker(Loop):
             self._send(parcel)
         end = time.monotonic() + PARTING_S
         while self._engine.parting and time.monotonic() < end:
-            self._wait(STALLED_RETRY_S)
+            self._wait(RETRY_S[1])
             self._drain(self._inside, self._from_inside)
             self._drain(self._gate, self._from_gate)
 
@@ -132,37 +135,33 @@ class Broker(Loop):
         if session.closed:
             self._engine.undelivered(parcel, gone=False)
             return
-        if parcel.latest is not None:
-            for index, older in enumerate(session.stalled):
-                if older.latest == parcel.latest:
-                    session.stalled_bytes += parcel.size - older.size
-                    session.stalled[index] = parcel
-                    return
-        session.stalled.append(parcel)
-        session.stalled_bytes += parcel.size
+        session.stalled.keep(parcel)
         self._stalled.add(session)
-        if session.stalled_bytes > MAX_STALLED_BYTES:
+        in_all = sum(each.stalled.bytes for each in self._stalled)
+        if session.stalled.bytes > MAX_STALLED_BYTES or in_all > MAX_STALLED_BYTES_IN_ALL:
             for held in list(session.stalled):
                 self._engine.undelivered(held, gone=False)
             self._stalled.discard(session)
             self._engine.drop_slow(session)
 
-    def _send_stalled(self, session: Session) -> None:
-        while session.stalled:
-            parcel = session.stalled[0]
+    def _send_stalled(self, session: Session) -> bool:
+        """Return whether the peer has taken anything, or is gone."""
+        moved = False
+        for parcel in list(session.stalled):
             try:
                 self._put(parcel)
             except zmq.Again:
-                return
+                return moved
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
                 for held in list(session.stalled):
                     self._engine.undelivered(held, gone=True)
                 break
-            session.stalled.popleft()
-            session.stalled_bytes -= parcel.size
+            session.stalled.sent()
+            moved = True
         self._stalled.discard(session)
+        return True
 
     def close(self) -> None:
         """Close the sockets; what was acknowledged stays on disk, clients come back to the next start."""

@@ -25,7 +25,7 @@ from appliance import notify
 from appliance.contracts.service import CURVE_CREDENTIAL, credential, load
 from appliance.queue.auth import KeyRing, join_curve
 from appliance.queue.keys import Keys, public_of
-from appliance.queue.loop import Loop, receive, serve
+from appliance.queue.loop import Loop, Patience, receive, serve
 from appliance.queue.settings import GateSettings
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,6 @@ WAITING_IN, WAITING_ON, WAITING_OUT = 2, 4, 16
 MAX_HELD_BYTES = 8 * 2**20
 """More than this held for a peer that does not read, and it has lost its session."""
 MAX_HELD_BYTES_IN_ALL = 8 * MAX_HELD_BYTES
-RETRY_S = (0.001, 0.02)
-"""How soon a peer that does not read is tried again, and how rarely in the end: libzmq does not say when it reads."""
 
 
 class Held:
@@ -65,7 +63,7 @@ class Gate(Loop):
         super().__init__(ring, {OUTSIDE: self._knows})
         self._most_bytes = settings.max_body + ROOM
         self._held: dict[bytes, Held] = {}
-        self._pause_s = RETRY_S[0]
+        self._patience = Patience()
         self._lost: set[bytes] = set()
         self._outside = self._router(
             settings.bind, keys, OUTSIDE, max_body=settings.max_body, rcvhwm=WAITING_IN, sndhwm=WAITING_OUT
@@ -87,7 +85,7 @@ class Gate(Loop):
         taken = self._is_taken()
         self._poller.register(self._broker, zmq.POLLIN if taken else zmq.POLLIN | zmq.POLLOUT)
         self._poller.register(self._outside, zmq.POLLIN if taken else 0)
-        return self._pause_s if self._held else 1.0
+        return self._patience.seconds if self._held else 1.0
 
     def _turn(self) -> None:
         if self._ends.poll(0):
@@ -99,7 +97,7 @@ class Gate(Loop):
         self._hand_out()
         if self._held:
             moved = [self._retry(route) for route in list(self._held)]
-            self._pause_s = RETRY_S[0] if any(moved) else min(RETRY_S[1], 2 * self._pause_s)
+            self._patience.tried(moved=any(moved))
 
     def _is_taken(self) -> bool:
         """Whether the broker's side takes another message now."""

@@ -7,6 +7,7 @@ asyncio sockets would cost about half of the throughput.
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterable, Mapping
@@ -28,8 +29,19 @@ STUCK_S = 60.0
 MAX_FRAMES = 8
 """More than any message has. Of a longer one the rest is not kept, and what is kept fits no command."""
 
-STALLED_RETRY_S = 0.02
-"""How often a peer that does not read is tried again: libzmq does not say when it reads on."""
+RETRY_S = (0.001, 0.02)
+"""How soon a peer that does not read is tried again, and how rarely in the end: libzmq does not say when it reads."""
+
+
+class Patience:
+    """When to try peers again that do not read: soon, and while nothing moves ever later."""
+
+    def __init__(self) -> None:
+        self.seconds = RETRY_S[0]
+
+    def tried(self, *, moved: bool) -> None:
+        """Hear whether a peer has taken anything."""
+        self.seconds = RETRY_S[0] if moved else min(RETRY_S[1], 2 * self.seconds)
 
 
 class Loop:
@@ -61,6 +73,7 @@ class Loop:
         router.linger = 500
         router.maxmsgsize = max_body + 2**16
         router.rcvhwm, router.sndhwm = rcvhwm, sndhwm
+        router.backlog = 4096
         router.handshake_ivl = 5000
         # Only finds dead TCP peers; that the application lives is said by our own heartbeats.
         router.heartbeat_ivl = 5000
@@ -144,6 +157,8 @@ def receive(socket: Socket) -> tuple[zmq.Frame, list[zmq.Frame]] | None:
 
 async def serve(loop: Loop, status: str) -> None:
     """Run the loop in a thread of its own until cancelled, and wait for it whatever happens."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is one
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, loop.reload_keys)
     thread = asyncio.ensure_future(asyncio.to_thread(loop.run))
     watch = asyncio.create_task(_watch(loop))

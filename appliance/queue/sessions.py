@@ -1,7 +1,7 @@
 """Who is connected: sessions, what they asked for, and what waits to be sent to them."""
 
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from appliance.queue.address import is_foreign
@@ -9,7 +9,8 @@ from appliance.queue.auth import Grant
 from appliance.queue.wire import Frames, Header, to_client
 
 MAX_STALLED_BYTES = 32 * 2**20
-"""More than this held back for a peer that does not read, and its session ends."""
+MAX_STALLED_BYTES_IN_ALL = 4 * MAX_STALLED_BYTES
+"""More than this held back for a peer that does not read, or for all such peers, and its session ends."""
 
 MAX_HAND_BYTES = 16 * 2**20
 """A subscription with more than this in its hands gets nothing more, whatever its credit."""
@@ -39,7 +40,6 @@ class Session:
         "route",
         "serving",
         "stalled",
-        "stalled_bytes",
         "user",
         "watchers",
     )
@@ -52,8 +52,7 @@ class Session:
         self.consumers: dict[int, Consumer] = {}
         self.watchers: dict[int, Watcher] = {}
         self.serving: set[str] = set()
-        self.stalled: deque[Parcel] = deque()
-        self.stalled_bytes = 0
+        self.stalled = Backlog()
         self.closed = False
 
     @property
@@ -155,6 +154,38 @@ class Parcel:
     def size(self) -> int:
         """Its bytes, roughly."""
         return sum(map(len, self.frames))
+
+
+class Backlog:
+    """What a slow peer has not taken yet, in order; of events only the newest of each topic."""
+
+    __slots__ = ("_parcels", "bytes")
+
+    def __init__(self) -> None:
+        self._parcels: dict[object, Parcel] = {}
+        self.bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._parcels)
+
+    def __iter__(self) -> Iterator[Parcel]:
+        return iter(self._parcels.values())
+
+    def keep(self, parcel: Parcel) -> None:
+        """Put a parcel behind the others, or in the place of the one that need not arrive any more."""
+        key = parcel.latest or parcel
+        older = self._parcels.get(key)
+        self.bytes += parcel.size - (older.size if older is not None else 0)
+        self._parcels[key] = parcel
+
+    def sent(self) -> None:
+        """Forget the first one."""
+        self.bytes -= self._parcels.pop(next(iter(self._parcels))).size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._parcels.clear()
+        self.bytes = 0
 
 
 class Outbox:

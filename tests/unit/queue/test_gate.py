@@ -1,7 +1,9 @@
 """Peers from outside, who come in by the gate: what they may do, and what they cannot do to anybody else."""
 
 import asyncio
+import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -311,3 +313,12 @@ def test_a_peer_that_does_not_read_loses_its_session_and_the_others_are_served(o
         assert deaf.receive(wire.Bye)[0].code == "session-unknown"
     assert own.running
     assert resident_mb(own.process) < MEMORY_MB
+
+
+def test_a_crowd_that_only_connects_keeps_no_peer_out(own: Gate) -> None:
+    host, _, port = own.endpoint.removeprefix("tcp://").partition(":")
+    with contextlib.ExitStack() as crowd:
+        for _ in range(1500):
+            crowd.enter_context(socket.create_connection((host, int(port)), 30))
+        with Peer(own.connection("far")) as far:
+            assert far.publish("in.h", "1") == wire.STORED

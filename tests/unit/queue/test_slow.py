@@ -1,0 +1,48 @@
+"""Clients that do not read what they are sent: what is kept for them has an end, and the others are served."""
+
+import contextlib
+
+from appliance.queue import wire
+from appliance.queue.sessions import Backlog, Parcel
+from tests.unit.queue.gates import resident_mb
+from tests.unit.queue.peers import Peer
+from tests.unit.queue.running import Broker, running
+from tests.unit.queue.test_security import wait_until
+
+EVENT = bytes(2**18)
+
+
+def parcel(body: bytes, latest: tuple[int, str] | None = None) -> Parcel:
+    return Parcel(b"route", None, [body], latest=latest)
+
+
+def test_of_events_only_the_newest_of_a_topic_is_kept_in_the_place_of_the_first() -> None:
+    backlog = Backlog()
+    first, second = parcel(b"12"), parcel(b"3")
+    for each in (parcel(b"old", (1, "a")), first, parcel(b"newest", (1, "a")), second, parcel(b"x", (2, "a"))):
+        backlog.keep(each)
+    assert [each.frames for each in backlog] == [[b"newest"], [b"12"], [b"3"], [b"x"]]
+    assert backlog.bytes == 10
+    backlog.sent()
+    assert [each.frames for each in backlog] == [[b"12"], [b"3"], [b"x"]]
+    assert backlog.bytes == 4
+    backlog.clear()
+    assert (bool(backlog), backlog.bytes) == (False, 0)
+
+
+def test_clients_that_do_not_read_lose_their_sessions_before_the_broker_its_memory() -> None:
+    def emit(broker: Broker) -> None:
+        with Peer(broker.connection()) as near:
+            for number in range(700):
+                near.send(wire.Emit(number, f"news.{number % 200}"), EVENT)
+                assert near.receive(wire.Results)[0].statuses == (wire.STORED,)
+
+    with running(lease_s=60.0) as broker, contextlib.ExitStack() as deaf:
+        before = resident_mb(broker.process)
+        for _ in range(6):
+            peer = deaf.enter_context(Peer(broker.connection(), high_water=1))
+            peer.send(wire.Subscribe(1, 1, "news.*"))
+            peer.receive(wire.Results)
+        emit(broker)
+        wait_until(lambda: "does not read" in broker.log())
+        assert resident_mb(broker.process) - before < 50 + 6 * 32 + 128
