@@ -1,25 +1,23 @@
 """`alpha-ren queue`: what an operator sees of the queue, and does with the messages in it."""
 
 import argparse
-import os
-import re
-import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
 
+from appliance import cli_store
 from appliance.cli_text import (
     DONE,
-    FAILED,
+    Command,
     ask_supervisor,
     confirm,
     error_text,
     harmless,
     is_away,
+    person,
     positive,
     print_json,
     size_text,
@@ -29,20 +27,14 @@ from appliance.cli_text import (
 from appliance.contracts.bridge import RoutesStatus, RouteStatus
 from appliance.contracts.letters import (
     EVERY_ADDRESS,
-    BackedUp,
     Browse,
     Changed,
-    Checked,
     Choice,
-    Compact,
-    Compacted,
     Letter,
     Peek,
     Purge,
     Requeue,
-    Tend,
 )
-from appliance.contracts.machine import Rotated
 from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.queue.address import matches
@@ -54,20 +46,11 @@ C = TypeVar("C", bound=Choice)
 STATES = {"ready": "waiting", "leased": "in hand"}
 AT_ONCE = 1000
 TAIL_EVERY_S = 0.5
-LONG_S = 3600.0
-"""A backup or a check of a large queue on a slow disk takes its time."""
 
 EPILOG = """\
 An ADDRESS may be a pattern, in which `*` stands for any run of characters but `/`; put it in quotes. A NUMBER is what
 `dead`, `tail` and `peek` show in front of a message.
 """
-
-
-class CopyNotKept(ApplianceError):
-    """The backup was made but is not where it was wanted."""
-
-    code = "copy-not-kept"
-    hint = "It stays beside the queue until the next one; copy it from there."
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,7 +65,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     queue.set_defaults(run=_ls, address="")
     below = queue.add_subparsers(title="commands", metavar="COMMAND")
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def add(name: str, run: Command, text: str) -> argparse.ArgumentParser:
         parser = below.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=EPILOG)
         parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON, for programs")
         parser.set_defaults(run=run)
@@ -114,12 +97,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     stats = add("stats", _stats, "how the broker fares: disk, commits, sessions")
     stats.add_argument("--prometheus", action="store_true", help="all figures in Prometheus' text format")
     add("routes", _routes, "the clusters that messages are taken to, and the key by which they know this one's bridge")
-    backup = add("backup", _backup, "copy the queue, as it is at one moment, while it goes on")
-    backup.add_argument("file", metavar="FILE", nargs="?", type=Path, help="where to; else beside the queue itself")
-    add("check", _check, "look for damage in the store: exit status 0 means none")
-    add("compact", _compact, "give the store's unused space back to the disk")
-    rotate = add("rotate-key", _rotate_key, "give the broker the key that it has announced; it restarts")
-    rotate.add_argument("--yes", action="store_true", help="do not ask")
+    cli_store.add_commands(add)
 
 
 def _ls(options: argparse.Namespace) -> int:
@@ -168,7 +146,7 @@ def _browsed(options: argparse.Namespace) -> Iterator[Messages]:
 
 
 def _peek(options: argparse.Namespace) -> int:
-    request = Peek(seq=options.number, limit=min(options.bytes, 2**20), who=_person())
+    request = Peek(seq=options.number, limit=min(options.bytes, 2**20), who=person())
     letter = ask_supervisor(options, "queue.peek", Letter, request)
     if options.raw:
         sys.stdout.buffer.write(letter.body)
@@ -253,11 +231,11 @@ def _purge(options: argparse.Namespace) -> int:
 def _choice(options: argparse.Namespace, kind: type[C]) -> C:
     which: list[str] = options.which
     if all(each.isdecimal() for each in which):
-        return kind(seqs=tuple(map(int, which)), who=_person())
+        return kind(seqs=tuple(map(int, which)), who=person())
     if len(which) > 1:
         hint = "`alpha-ren queue dead` shows the numbers."
         raise InvalidInput("What is wanted is numbers of messages, or one address.", hint=hint)
-    return kind(address=which[0], who=_person())
+    return kind(address=which[0], who=person())
 
 
 def _change(options: argparse.Namespace, call: str, choice: Choice) -> int:
@@ -327,66 +305,3 @@ def stats_text(stats: QueueStats) -> str:
         ("sessions", f"{stats.sessions}: {', '.join(stats.clients)}"),
     )
     return "\n".join(f"{name:<14}{harmless(value)}" for name, value in facts)
-
-
-def _backup(options: argparse.Namespace) -> int:
-    made = ask_supervisor(options, "queue.backup", BackedUp, Tend(who=_person()), deadline_s=LONG_S)
-    if options.file is not None:
-        _copy(Path(made.path), options.file)
-        made = msgspec.structs.replace(made, path=str(options.file))
-    if options.json:
-        print_json(made)
-    else:
-        print(f"The queue as of {time_text(made.at)} is in {made.path}, {size_text(made.size)}.")
-    return DONE
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Whole and on disk, or not at all; only root may read what is in it."""
-    candidate = target.with_name(f"{target.name}.new")
-    try:
-        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as out, source.open("rb") as copied:
-            shutil.copyfileobj(copied, out, 2**20)
-            out.flush()
-            os.fsync(out.fileno())
-        candidate.replace(target)
-    except OSError as error:
-        raise CopyNotKept(f"The copy at {source} could not be written to {target}: {error}.") from error
-
-
-def _check(options: argparse.Namespace) -> int:
-    problems = ask_supervisor(options, "queue.check", Checked, Tend(who=_person()), deadline_s=LONG_S)
-    if options.json:
-        print_json(problems)
-    else:
-        print("\n".join(problems.problems) or "The store is sound.")
-    return FAILED if problems.problems else DONE
-
-
-def _compact(options: argparse.Namespace) -> int:
-    request = Compact(who=_person())
-    pages = given = ask_supervisor(options, "queue.compact", Compacted, request).pages
-    while given == request.pages:
-        given = ask_supervisor(options, "queue.compact", Compacted, request).pages
-        pages += given
-    if options.json:
-        print_json(Compacted(pages=pages))
-    else:
-        print(f"{pages} unused page{'' if pages == 1 else 's'} given back to the disk.")
-    return DONE
-
-
-def _rotate_key(options: argparse.Namespace) -> int:
-    confirm(options, "The broker restarts with its next key; its clients come back by themselves.")
-    rotated = ask_supervisor(options, "queue.rotate-key", Rotated, deadline_s=120.0)
-    if options.json:
-        print_json(rotated)
-    else:
-        print(f"The broker has its next key, {rotated.steps} steps taken.")
-    return DONE
-
-
-def _person() -> str:
-    """Return who asks, for the journal."""
-    return re.sub(r"[^\w.@-]", "_", os.environ.get("SUDO_USER", "root"))[:64]

@@ -2,9 +2,11 @@
 
 import argparse
 import asyncio
+import os
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +15,9 @@ from appliance.errors import ApplianceError, InvalidInput, Problem
 from appliance.supervisor.ask import ask
 
 T = TypeVar("T")
+
+Command = Callable[[argparse.Namespace], int]
+"""Does what the options say, and returns the exit status."""
 
 DONE, FAILED, REFUSED, AWAY = 0, 1, 2, 3
 """Exit statuses."""
@@ -90,3 +95,8 @@ def positive(text: str) -> int:
     if value < 1:
         raise ValueError(text)
     return value
+
+
+def person() -> str:
+    """Return who asks, for the journal."""
+    return re.sub(r"[^\w.@-]", "_", os.environ.get("SUDO_USER", "root"))[:64]

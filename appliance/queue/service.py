@@ -14,6 +14,7 @@ from appliance.queue.clock import SystemClock
 from appliance.queue.engine import Engine
 from appliance.queue.keys import Keys, public_of
 from appliance.queue.loop import serve
+from appliance.queue.restore import take_up
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.sqlite_store import SqliteStore
 
@@ -30,7 +31,7 @@ async def main() -> None:
     keys = Keys(public=public_of(secret), secret=secret)
     announced = server_keys()
     next_key = announced[1] if announced[0] == keys.public and len(announced) > 1 else ""
-    store = SqliteStore(directory / "queue.sqlite")
+    store = SqliteStore(take_up(directory))
     try:
         home = Home(context.lan, context.cluster)
         engine = Engine(store, home, settings, clock=SystemClock(), ring=ring, disk=directory, next_key=next_key)

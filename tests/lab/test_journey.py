@@ -161,12 +161,20 @@ def test_an_operator_requeues_a_dead_letter_and_it_is_delivered(box: Box, tmp_pa
     assert dead() == []
 
 
-def test_the_queue_of_a_running_box_is_backed_up_and_sound(box: Box) -> None:
+def test_the_queue_of_a_running_box_is_backed_up_found_sound_and_restored(box: Box) -> None:
     backup = "/var/lib/alpha-ren/queue-backup.sqlite"
     assert backup in box.machine.run(["alpha-ren", "queue", "backup", backup]).stdout
     head = box.machine.run(["head", "-c", "15", backup]).stdout
     assert head == "SQLite format 3"
     assert box.machine.run(["alpha-ren", "queue", "check"]).stdout == "The store is sound.\n"
+    flow(box, "since", attempts=1)
+    assert post(box.outside, box.hook("since"), "{}").status == 202
+    wait_until("a message has come in since", lambda: bool(box.depths("since")))
+    restored = box.machine.run(["alpha-ren", "queue", "restore", backup, "--yes"], deadline_s=120).stdout
+    assert restored.startswith(f"The queue is what {backup} holds.")
+    box.wait_ready()
+    wait_until("the broker answers", lambda: box.machine.run(["alpha-ren", "queue"], check=False).returncode == 0, 60)
+    assert box.depths("since") == []
 
 
 def test_a_clients_own_idempotency_key_makes_its_retry_one_message(box: Box, tmp_path: Path) -> None:

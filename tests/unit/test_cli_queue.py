@@ -291,6 +291,40 @@ def test_a_backup_is_copied_to_where_it_is_wanted(
     assert capsys.readouterr().err.startswith("copy-not-kept: ")
 
 
+@pytest.fixture
+def restarts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What systemd is told, which is not there to hear it."""
+    told: list[list[str]] = []
+    monkeypatch.setattr("appliance.cli_store.subprocess.run", lambda command, **_: told.append(command))
+    return told
+
+
+def test_a_backup_is_left_where_the_broker_takes_it_up_when_it_starts(
+    supervisor: Supervisor, tmp_path: Path, restarts: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "backup").write_bytes(b"the store")
+    arguments = ("restore", str(tmp_path / "backup"), "--directory", str(tmp_path))
+    assert supervisor.run(*arguments) == 2
+    assert capsys.readouterr().err.startswith("not-confirmed: ")
+    assert (restarts, (tmp_path / "restore.sqlite").exists()) == ([], False)
+    assert supervisor.run(*arguments, "--yes") == 0
+    assert (tmp_path / "restore.sqlite").read_bytes() == b"the store"
+    assert restarts == [["systemctl", "restart", "alpha-ren-queue.service"]]
+    assert str(tmp_path / "replaced.sqlite") in capsys.readouterr().out
+
+
+def test_a_backup_that_the_broker_refuses_is_told(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "backup").write_bytes(b"anything")
+    candidate, refused = tmp_path / "restore.sqlite", tmp_path / "refused.sqlite"
+    monkeypatch.setattr("appliance.cli_store.subprocess.run", lambda *_, **__: candidate.rename(refused))
+    for _ in range(2):
+        assert supervisor.run("restore", str(tmp_path / "backup"), "--yes", "--directory", str(tmp_path)) == 2
+        assert capsys.readouterr().err.startswith("not-restored: ")
+    assert supervisor.run("restore", str(tmp_path / "none"), "--yes") == 2
+
+
 @pytest.mark.parametrize(
     ("problems", "status", "shown"),
     [((), 0, "The store is sound.\n"), (("A page is torn.", "So is another."), 1, "A page is torn.\nSo is another.\n")],

@@ -12,7 +12,7 @@ GROUND = {"errors", "notify"}
 NOUNS = {"config", "hwprofile", "topology"}
 SEAM = {"component", "contracts"}
 COMPONENTS = {"arclst", "arsrv", "arhav", "arwadm", "ardpx", "armail", "arvpn", "dns", "portal"}
-COMMAND = {"cli", "cli_queue", "cli_text"}
+COMMAND = {"cli", "cli_queue", "cli_store", "cli_text"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),

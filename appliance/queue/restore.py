@@ -1,0 +1,64 @@
+"""A backup that takes the place of the store at the broker's next start."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+from appliance.queue.errors import StoreFailed
+from appliance.queue.sqlite_store import SqliteStore
+
+log = logging.getLogger(__name__)
+
+STORE = "queue.sqlite"
+RESTORE = "restore.sqlite"
+"""Put beside the store, it is what the next start takes up."""
+REFUSED = "refused.sqlite"
+REPLACED = "replaced.sqlite"
+
+# No token that was handed out since the backup was made may fit what is handed out from now on.
+ESTRANGE = f"""BEGIN IMMEDIATE;
+UPDATE work SET fence = fence + {2**20} WHERE state <= 3 AND state <> 2;
+UPDATE clock SET next_seq = max(next_seq, (SELECT coalesce(max(seq), 0) FROM work) + 1) + {2**32};
+COMMIT;"""
+
+
+def take_up(directory: Path) -> Path:
+    """Return the file of the store, once a backup that was left beside it has taken its place.
+
+    The store that was there is kept as REPLACED. A backup that is not sound becomes REFUSED and changes nothing. Where
+    this is cut off, the next start goes on with it.
+    """
+    store, candidate = directory / STORE, directory / RESTORE
+    if not candidate.exists():
+        return store
+    problems = _problems(candidate)
+    if problems:
+        log.error("the backup is not taken up: %s", " ".join(problems))
+        candidate.replace(directory / REFUSED)
+        return store
+    with contextlib.closing(sqlite3.connect(candidate, isolation_level=None)) as db:
+        db.executescript(ESTRANGE)
+    if store.exists():
+        (directory / f"{REPLACED}-wal").unlink(missing_ok=True)
+        store.replace(directory / REPLACED)
+    if (directory / f"{STORE}-wal").exists():
+        (directory / f"{STORE}-wal").replace(directory / f"{REPLACED}-wal")
+    candidate.replace(store)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    log.warning("a backup has taken the place of the store, which is kept as %s", REPLACED)
+    return store
+
+
+def _problems(candidate: Path) -> list[str]:
+    """Bring the backup to this firmware's schema, and return what is wrong with it."""
+    try:
+        with contextlib.closing(SqliteStore(candidate)) as store, contextlib.closing(store.still()) as still:
+            return still.check()
+    except StoreFailed as error:
+        return [error.message]

@@ -1,0 +1,106 @@
+"""A backup that takes the place of the store: whole or not at all, and nobody's old token fits it."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from appliance.queue import wire
+from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE, take_up
+from appliance.queue.sqlite_store import SqliteStore
+from tests.unit.queue.desk import Desk
+
+
+def held(path: Path) -> list[str]:
+    """Return the ids of the messages in a store."""
+    with contextlib.closing(SqliteStore(path)) as store:
+        return sorted(brief.id for brief in store.recent(100))
+
+
+def back_up(desk: Desk) -> None:
+    """Leave a copy of the store where the next start finds it."""
+    with contextlib.closing(desk.store.still()) as still:
+        still.copy(desk.directory / RESTORE)
+
+
+def test_without_a_backup_the_store_is_what_it_was(tmp_path: Path) -> None:
+    assert take_up(tmp_path) == tmp_path / STORE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_takes_the_place_of_the_store_which_is_kept_with_its_log(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    back_up(desk)
+    desk.publish("alice", wire.Item("a", "2"))
+    log = (tmp_path / f"{STORE}-wal").read_bytes()
+    desk.store.close()
+    (tmp_path / f"{STORE}-wal").write_bytes(log)  # as a kill would leave it
+
+    assert take_up(tmp_path) == tmp_path / STORE
+    assert held(tmp_path / STORE) == ["1"]
+    assert held(tmp_path / REPLACED) == ["1", "2"]
+    assert take_up(tmp_path) == tmp_path / STORE, "it is taken up once"
+    assert held(tmp_path / STORE) == ["1"]
+
+
+@pytest.mark.parametrize("moved", [(), (STORE,), (STORE, f"{STORE}-wal")])
+def test_a_restore_that_was_cut_off_is_finished_by_the_next_start(tmp_path: Path, moved: tuple[str, ...]) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    back_up(desk)
+    desk.publish("alice", wire.Item("a", "2"))
+    log = (tmp_path / f"{STORE}-wal").read_bytes()
+    desk.store.close()
+    (tmp_path / f"{STORE}-wal").write_bytes(log)
+    for name in moved:
+        (tmp_path / name).rename(tmp_path / name.replace(STORE, REPLACED))
+    take_up(tmp_path)
+    assert held(tmp_path / STORE) == ["1"]
+    assert held(tmp_path / REPLACED) == ["1", "2"]
+
+
+def test_a_lease_from_before_is_worth_nothing_and_no_number_comes_twice(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.hello("bob")
+    desk.publish("alice", wire.Item("a", "1"))
+    back_up(desk)
+    desk.consume("bob", "a", credit=5)
+    (before,) = desk.deliveries("bob")
+    desk.publish("alice", wire.Item("a", "2"))
+    (lost,) = desk.deliveries("bob")
+    desk.store.close()
+
+    take_up(tmp_path)
+    desk.start()
+    desk.hello("alice")
+    desk.hello("bob")
+    desk.publish("alice", wire.Item("a", "3"))
+    desk.consume("bob", "a", credit=5, held=(before.token, lost.token))
+    assert desk.settle("bob", before.token) == wire.STALE
+    assert desk.settle("bob", lost.token) == wire.STALE
+    handed = desk.deliveries("bob")
+    assert [h.id for h in handed] == ["1", "3"]
+    assert handed[1].token[0] > lost.token[0]
+    assert [desk.settle("bob", h.token) for h in handed] == [wire.STORED, wire.STORED]
+    desk.store.close()
+
+
+def test_what_is_no_sound_backup_is_set_aside_and_changes_nothing(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    back_up(desk)
+    desk.store.close()
+    copy = tmp_path / RESTORE
+    torn = bytearray(copy.read_bytes())
+    torn[len(torn) // 2 :] = b"\xff" * (len(torn) - len(torn) // 2)
+    for content in (b"not a store", bytes(torn)):
+        copy.write_bytes(content)
+        take_up(tmp_path)
+        assert held(tmp_path / STORE) == ["1"]
+        assert (tmp_path / REFUSED).exists()
+        assert not copy.exists()
