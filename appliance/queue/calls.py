@@ -64,6 +64,7 @@ class Calls:
         """Add a server for a name."""
         ack = Ack(session, header.request, 1)
         try:
+            session.expect_room()
             name = self._home.short(header.name)
             if name in self._own or not session.grant.allows("serve", name):
                 raise NotPermitted(f"{session.name} may not serve {name}.")

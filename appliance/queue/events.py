@@ -67,6 +67,7 @@ class Events:
         """Start a subscription: first the values that are kept, then each new one."""
         ack = Ack(session, header.request, 1)
         try:
+            session.expect_room()
             pattern = self._home.short_pattern(header.pattern)
             if not session.grant.allows("subscribe", pattern):
                 raise NotPermitted(f"{session.name} may not subscribe to {pattern}.")

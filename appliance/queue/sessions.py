@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from appliance.errors import Refused
 from appliance.queue.address import is_foreign
 from appliance.queue.auth import Grant
 from appliance.queue.wire import Frames, Header, to_client
@@ -17,6 +18,10 @@ MAX_HAND_BYTES = 16 * 2**20
 
 SHARE = 4
 """A subscription has no more than this fraction of its credit in hand for one address of another cluster."""
+
+
+MAX_ASKED = 1024
+"""Subscriptions and served names of one session."""
 
 
 class GateRoute(NamedTuple):
@@ -59,6 +64,12 @@ class Session:
     def name(self) -> str:
         """The name of its key."""
         return self.grant.name
+
+    def expect_room(self) -> None:
+        """Raise Refused where it has all the subscriptions and served names that one session may have."""
+        if len(self.consumers) + len(self.watchers) + len(self.serving) >= MAX_ASKED:
+            hint = "Cancel some, or use wider patterns."
+            raise Refused(f"{self.name} has {MAX_ASKED} subscriptions and served names already.", hint=hint)
 
 
 class Consumer:

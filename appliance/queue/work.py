@@ -148,6 +148,7 @@ class Work:
         """Start a subscription; leases the consumer still holds from before count against its credit."""
         ack = Ack(session, header.request, 1)
         try:
+            session.expect_room()
             pattern = self._home.short_pattern(header.pattern)
             if not session.grant.allows("consume", pattern):
                 raise NotPermitted(f"{session.name} may not consume from {pattern}.")

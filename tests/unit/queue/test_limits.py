@@ -6,6 +6,7 @@ import pytest
 
 from appliance.queue import wire
 from appliance.queue.rate import MOST_NAMES, Rate
+from appliance.queue.sessions import MAX_ASKED
 from tests.unit.queue.desk import Desk
 
 
@@ -71,3 +72,15 @@ def test_the_rate_of_many_names_is_forgotten_only_where_the_bucket_is_full_again
         assert rate.wait_s(str(number), 1000.0, 1.0 + number) == 0.0
     assert len(rate._full_at) <= MOST_NAMES
     assert rate.wait_s("kept", 1e-6, 30_000.0) > 0
+
+
+def test_a_session_has_so_many_subscriptions_and_names_and_no_more(tmp_path: Path) -> None:
+    desk = desk_with(tmp_path)
+    for number in range(MAX_ASKED // 2):
+        assert desk.ask("alice", wire.Consume(1, 2 * number, "a", 1)).statuses == (wire.STORED,)
+        assert desk.ask("alice", wire.Subscribe(1, 2 * number + 1, "b")).statuses == (wire.STORED,)
+    for one_more in (wire.Consume(1, 5000, "a", 1), wire.Subscribe(1, 5000, "b"), wire.Serve(1, "c")):
+        assert desk.ask("alice", one_more).statuses == (wire.REFUSED,)
+    desk.send("alice", wire.Cancel(0))
+    assert desk.ask("alice", wire.Serve(1, "c")).statuses == (wire.STORED,)
+    assert desk.ask("alice", wire.Subscribe(1, 5000, "b")).statuses == (wire.REFUSED,)
