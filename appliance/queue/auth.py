@@ -89,6 +89,10 @@ class KeyRing:
             return None
         return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
+    def may(self, name: str, right: Right, address: str) -> bool:
+        """Return whether any key of that name has the right."""
+        return any(grant.allows(right, address) for grant in self._grants.values() if grant.name == name)
+
     def find(self, public_key: str, *, outside: bool) -> Grant | None:
         """Return what the key may do, None for a key that is not listed or comes the wrong way in."""
         grant = self._grants.get(public_key)

@@ -73,9 +73,6 @@ class Broker(Loop):
 
         What a peer has not read goes back untouched, since nobody works on it.
         """
-        for session in self._stalled:
-            for held in list(session.stalled):
-                self._engine.undelivered(held, gone=False)
         for parcel in self._engine.say_bye():
             self._send(parcel)
         end = time.monotonic() + PARTING_S
@@ -139,8 +136,6 @@ class Broker(Loop):
         self._stalled.add(session)
         in_all = sum(each.stalled.bytes for each in self._stalled)
         if session.stalled.bytes > MAX_STALLED_BYTES or in_all > MAX_STALLED_BYTES_IN_ALL:
-            for held in list(session.stalled):
-                self._engine.undelivered(held, gone=False)
             self._stalled.discard(session)
             self._engine.drop_slow(session)
 
@@ -155,8 +150,7 @@ class Broker(Loop):
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
-                for held in list(session.stalled):
-                    self._engine.undelivered(held, gone=True)
+                self._engine.undelivered(parcel, gone=True)
                 break
             session.stalled.sent()
             moved = True

@@ -163,6 +163,8 @@ class Engine:
 
     def _drop(self, session: Session, *, give_back: bool) -> None:
         session.closed = True
+        for parcel in session.stalled:
+            self._work.undelivered(tuple(parcel.leases), session)
         session.stalled.clear()
         del self._sessions[session.route]
         self._work.leave(session, give_back=give_back)
@@ -203,6 +205,7 @@ class Engine:
                     session.route, wire.Bye(SESSION_UNKNOWN, "The rights of this key have changed.")
                 )
                 self._drop(session, give_back=False)
+        self._work.withdraw()
 
     @property
     def laden(self) -> bool:

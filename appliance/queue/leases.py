@@ -1,6 +1,7 @@
 """The leases that are running, by sequence number and by when they lapse."""
 
 import heapq
+from collections.abc import Callable
 
 import msgspec
 
@@ -80,6 +81,12 @@ class LeaseTable:
         """Give every lease more time, after a pause in which no heartbeat could be heard."""
         for lease in self._by_seq.values():
             lease.until += seconds
+
+    def refused(self, allows: Callable[[str, str], bool]) -> list[Lease]:
+        """Return the leases of which `allows(holder, address)` is not true."""
+        pairs = {(lease.holder, lease.address) for lease in self._by_seq.values()}
+        lost = {pair for pair in pairs if not allows(*pair)}
+        return [lease for lease in self._by_seq.values() if (lease.holder, lease.address) in lost] if lost else []
 
     def held_by(self, session: Session) -> list[Lease]:
         """Return the leases that were given or adopted in a session."""

@@ -192,6 +192,12 @@ class Work:
                 self.leases.end(lease)
                 self._endings.append(Ending(lease, "the consumer left", lapsed=True))
 
+    def withdraw(self) -> None:
+        """Take back what is in the hands of a name that may not have it any more, whichever session it got it in."""
+        for lease in self.leases.refused(lambda holder, address: self._ring.may(holder, "consume", address)):
+            self.leases.end(lease)
+            self._endings.append(Ending(lease, "the consumer lost its right", lapsed=True))
+
     def undelivered(self, tokens: tuple[wire.Token, ...], session: Session) -> None:
         """Take back what could not be sent: nobody has seen it, so the attempt does not count."""
         for seq, fence in tokens:

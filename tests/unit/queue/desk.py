@@ -79,6 +79,18 @@ class Desk:
         self.ring.reload()
         self.hello(name)
 
+    def change(self, name: str, rights: Rights | None) -> None:
+        """Let a key have other rights from now on, or none and no way in."""
+        access = self.directory / "access.json"
+        known = msgspec.json.decode(access.read_bytes(), type=AccessList)
+        entries = tuple(entry for entry in known.entries if entry.name != name)
+        if rights is not None:
+            entries += (Access(name=name, public_key=name, rights=rights),)
+        access.write_bytes(msgspec.json.encode(AccessList(entries=entries)))
+        self.ring.reload()
+        self.engine.keys_changed()
+        self.turn()
+
     def restart(self) -> None:
         """End as a kill does, with nothing said, and start again."""
         self.store.close()
