@@ -123,10 +123,12 @@ class Engine:
         elif session is not None:
             session.last_seen = self._clock.now()
             self._handle(session, header, bodies)
-        elif isinstance(header, wire.Bye):
+        elif not isinstance(header, wire.Bye):
+            self._outbox.post_to_route(route, wire.Bye(SESSION_UNKNOWN, "Say Hello first."))
+        elif route in self.parting:
             self.parting.discard(route)
         else:
-            self._outbox.post_to_route(route, wire.Bye(SESSION_UNKNOWN, "Say Hello first."))
+            self._work.give_back(route, user)  # its connection was gone before this was read, and the session with it
 
     def _handle(self, session: Session, header: wire.Header, bodies: wire.Frames) -> None:
         if self._full_until is not None and isinstance(header, wire.Publish | wire.Move | wire.Settle):

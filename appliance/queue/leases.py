@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from appliance.queue.sessions import Consumer, Session
+from appliance.queue.sessions import Consumer, Route
 
 
 class Lease(msgspec.Struct, gc=False):
@@ -88,6 +88,7 @@ class LeaseTable:
         lost = {pair for pair in pairs if not allows(*pair)}
         return [lease for lease in self._by_seq.values() if (lease.holder, lease.address) in lost] if lost else []
 
-    def held_by(self, session: Session) -> list[Lease]:
-        """Return the leases that were given or adopted in a session."""
-        return [lease for lease in self._by_seq.values() if lease.consumer and lease.consumer.session is session]
+    def held_by(self, route: Route, user: str) -> list[Lease]:
+        """Return the leases that were given or adopted in a session of that peer."""
+        held = [(lease, lease.consumer.session) for lease in self._by_seq.values() if lease.consumer is not None]
+        return [lease for lease, session in held if session.route == route and session.user == user]

@@ -16,7 +16,7 @@ from appliance.queue.errors import LeaseLost, NotPermitted
 from appliance.queue.intake import Ack, Intake
 from appliance.queue.leases import Lease, LeaseTable
 from appliance.queue.ledger import Ledger
-from appliance.queue.sessions import Consumer, Outbox, Session
+from appliance.queue.sessions import Consumer, Outbox, Route, Session
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.store import Given, Record, Snapshot, State, Store
 
@@ -188,9 +188,13 @@ class Work:
         for number in list(session.consumers):
             self.cancel(session, number)
         if give_back:
-            for lease in self.leases.held_by(session):
-                self.leases.end(lease)
-                self._endings.append(Ending(lease, "the consumer left", lapsed=True))
+            self.give_back(session.route, session.user)
+
+    def give_back(self, route: Route, user: str) -> None:
+        """End the leases that a peer has in hand."""
+        for lease in self.leases.held_by(route, user):
+            self.leases.end(lease)
+            self._endings.append(Ending(lease, "the consumer left", lapsed=True))
 
     def withdraw(self) -> None:
         """Take back what is in the hands of a name that may not have it any more, whichever session it got it in."""

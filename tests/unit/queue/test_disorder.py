@@ -72,3 +72,19 @@ def test_valid_messages_in_any_order_never_end_the_broker(steps: list[tuple[str,
         assert rebuilt.counts == {address: ledger.counts[address] for address in rebuilt.counts}
         assert rebuilt.bytes == ledger.bytes
         desk.store.close()
+
+
+def test_a_bye_that_is_read_after_its_connection_has_gone_still_gives_back(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    for name in ("alice", "bob"):
+        desk.hello(name)
+    desk.publish("bob", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    assert len(desk.deliveries("alice")) == 1
+    desk.engine.handle(b"alice", "alice", wire.to_broker(wire.Heartbeat()))
+    (answer,) = desk.engine.run_turn()
+    desk.engine.undelivered(answer, gone=True)
+    desk.consume("bob", "a")
+    assert desk.deliveries("bob") == []
+    desk.send("alice", wire.Bye())
+    assert [handed.attempt for handed in desk.deliveries("bob")] == [2]

@@ -37,20 +37,19 @@ def canonical(verb: str, text: str) -> str | None:
 
 def granted(desk: Desk, verb: str, text: str) -> bool:
     """Whether the broker does not refuse it for want of a right."""
-    header: wire.Header = {
-        "publish": lambda: wire.Publish(1, (wire.Item(text, "id"),)),
-        "consume": lambda: wire.Consume(1, 1, text, 1),
-        "emit": lambda: wire.Emit(1, text),
-        "subscribe": lambda: wire.Subscribe(1, 1, text),
-        "call": lambda: wire.Call(1, text, 1.0),
-        "serve": lambda: wire.Serve(1, text),
-    }[verb]()
+    headers: dict[str, wire.Header] = {
+        "publish": wire.Publish(1, (wire.Item(text, "id"),)),
+        "consume": wire.Consume(1, 1, text, 1),
+        "emit": wire.Emit(1, text),
+        "subscribe": wire.Subscribe(1, 1, text),
+        "call": wire.Call(1, text, 1.0),
+        "serve": wire.Serve(1, text),
+    }
+    header = headers[verb]
     desk.hello("mallory")
     desk.heard("mallory")
     desk.send("mallory", header, *[b""] * header.bodies)
-    answer = next(
-        h for h, _ in desk.heard("mallory") if isinstance(h, wire.Results | wire.Bye) or isinstance(h, wire.Reply)
-    )
+    answer = next(h for h, _ in desk.heard("mallory") if isinstance(h, wire.Results | wire.Bye | wire.Reply))
     if isinstance(answer, wire.Bye):
         assert answer.code == "wire-malformed"
         return False
@@ -72,7 +71,7 @@ def granted(desk: Desk, verb: str, text: str) -> bool:
 def test_a_right_is_given_exactly_where_a_pattern_of_it_covers(
     desk: Desk, listed: str, verb: str, patterns: tuple[str, ...], text: str
 ) -> None:
-    desk.change("mallory", Rights(**{listed: patterns}))  # type: ignore[arg-type]
+    desk.change("mallory", Rights(**{listed: patterns}))
     meant = canonical(verb, text)
     covered = meant is not None and listed == verb and any(stands_for(pattern, meant) for pattern in patterns)
     assert granted(desk, verb, text) is covered

@@ -1,4 +1,4 @@
-"""From the instant a key is off the list, nothing is accepted from it and nothing delivered to it; so for each right."""
+"""From the instant a key is off the list nothing is accepted from it and nothing delivered to it; so for each right."""
 
 from pathlib import Path
 
@@ -145,7 +145,7 @@ def test_a_key_with_more_rights_loses_nothing_but_its_session(desk: Desk) -> Non
 
 
 def test_what_waits_for_a_peer_that_does_not_read_never_reaches_a_revoked_key() -> None:
-    """More events than network and libzmq hold: the broker keeps the newest for who is slow, but not for the revoked."""
+    """More events than network and libzmq hold: the broker keeps the newest for who is slow, not for the revoked."""
     number = 3000
     with running(lease_s=60.0) as broker:
         broker.grant("bob", ALL)
