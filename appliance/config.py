@@ -117,7 +117,7 @@ CurveKey = Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{4
 """A CURVE public key in Z85 (ZeroMQ RFC 32)."""
 
 
-class QueueRoute(_Section, frozen=True):
+class QueueRoute(_Section, frozen=True, omit_defaults=True):
     """Where messages for the cluster `to` go: its broker's entrance, `host` or `host:port`, and its public key.
 
     Several routes may have one entrance, whose cluster passes on what is not for itself. Rates are limits.

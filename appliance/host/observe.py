@@ -124,12 +124,16 @@ def _bridges(host: Seen) -> Iterator[Bridge]:
 
 
 def _veths(name: str, seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
-    """Yield the legs in a namespace: veths whose other end is a link of ours on the host."""
+    """Yield the legs in a namespace: veths whose other end is a link of ours on the host.
+
+    A moved NIC may be a veth too, whose other end is elsewhere: the number of that says nothing about links here.
+    """
     hints = {veth.key: veth for veth in wanted.veths}
     host = seen[HOST].links
     by_index = {link.index: link for link in host.values()}
     for link in seen[name].links.values():
-        outer = by_index.get(link.peer) if link.kind == "veth" else None
+        ours = link.kind == "veth" and not link.alias.startswith(f"{OURS}:")
+        outer = by_index.get(link.peer) if ours else None
         if outer is None or outer.peer != link.index or outer.alias != OURS:
             continue
         hint = hints.get(f"{name}/{link.name}")
