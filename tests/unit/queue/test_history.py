@@ -1,15 +1,17 @@
 """Whatever clients do in whatever order, with restarts in between: every message has one history that makes sense."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from appliance.contracts.letters import Changed, Choice, Purge, Requeue
 from appliance.queue import wire
+from appliance.queue.inspection import STATE_NAMES
 from appliance.queue.sqlite_store import SqliteStore
-from appliance.queue.store import State
 from tests.unit.queue.desk import Desk, temporary_directory
 
 LEASE_S = 10.0
@@ -39,6 +41,7 @@ class History(RuleBasedStateMachine):
         self.desk = Desk(Path(self.folder.name), lease_s=LEASE_S, heartbeat_s=3.0)
         self.messages: dict[str, Message] = {}
         self.time = 0.0
+        self.deaths = 0
         self.old_tokens: list[tuple[str, wire.Token]] = []
         self.lenient()
         self.connect()
@@ -71,7 +74,7 @@ class History(RuleBasedStateMachine):
                 if m.key is not None:
                     others = [o for o in self.messages.values() if o.key == m.key and o is not m]
                     assert not any(o.state == "leased" for o in others)
-                    assert all(o.state in ("done", "dead") for o in others if int(o.id) < int(m.id))
+                    assert all(o.state in ("done", "dead", "purged") for o in others if int(o.id) < int(m.id))
                 if m.holder:
                     self.old_tokens.append((m.holder, m.token))
                 m.state, m.attempt, m.fence, m.holder, m.token = (
@@ -88,7 +91,12 @@ class History(RuleBasedStateMachine):
         for m in self.messages.values():
             if m.state == "leased" and m.until <= self.time:
                 self.old_tokens.append((m.holder, m.token))
-                m.state = "dead" if m.attempt >= ATTEMPTS else "ready"
+                self.end(m, "dead" if m.attempt >= ATTEMPTS else "ready")
+
+    def end(self, m: Message, state: str) -> None:
+        """Note the end of a lease."""
+        m.state = state
+        self.deaths += state == "dead"
 
     @rule(number=st.integers(3, 6))
     def publish_some(self, number: int) -> None:
@@ -123,9 +131,8 @@ class History(RuleBasedStateMachine):
         if outcome in {wire.RETRY, wire.RELEASE}:
             m.due = self.time + (delay if outcome == wire.RETRY else 0.0)
         holder, token = m.holder, m.token
-        m.state = {wire.DONE: "done", wire.REJECT: "dead"}.get(outcome, "ready")
-        if outcome == wire.RETRY and m.attempt >= ATTEMPTS:
-            m.state = "dead"
+        ends = {wire.DONE: "done", wire.REJECT: "dead"}.get(outcome, "ready")
+        self.end(m, "dead" if outcome == wire.RETRY and m.attempt >= ATTEMPTS else ends)
         if outcome == wire.RELEASE:
             m.attempt -= 1
         wait = delay if outcome == wire.RETRY else 0.0
@@ -139,6 +146,28 @@ class History(RuleBasedStateMachine):
         holder, token = self.old_tokens[pick % len(self.old_tokens)]
         assert self.desk.settle(holder, token, outcome) == wire.STALE
         self.hear()
+
+    @rule()
+    def requeue(self) -> None:
+        for m in self.operate("queue.requeue", Requeue(address="a"), "dead"):
+            m.state, m.attempt, m.due = "ready", 0, self.time
+        self.hear()
+
+    @rule(state=st.sampled_from(["dead", "ready"]))
+    def purge(self, state: Literal["dead", "ready"]) -> None:
+        for m in self.operate("queue.purge", Purge(address="a", state=state), state):
+            m.state = "purged"
+        self.hear()
+
+    def operate(self, call: str, request: Choice, state: str) -> list[Message]:
+        """Let an operator change all messages in `state`, and return them; no token of theirs is worth anything now."""
+        meant = [m for m in self.messages.values() if m.state == state]
+        self.desk.send("alice", wire.Call(9, call, 5.0), msgspec.msgpack.encode(request))
+        (found,) = [(h, b) for h, b in self.desk.inboxes["alice"] if isinstance(h, wire.Reply)]
+        self.desk.inboxes["alice"].remove(found)
+        assert msgspec.msgpack.decode(found[1][0], type=Changed).count == len(meant)
+        self.old_tokens += [(m.holder, m.token) for m in meant if m.holder]
+        return meant
 
     @rule(seconds=st.sampled_from([1, 5, 11]), heard=st.sampled_from([(), (), ("alice",), ("alice", "bob")]))
     def pass_time(self, seconds: int, heard: tuple[str, ...]) -> None:
@@ -172,17 +201,17 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def every_message_is_in_one_state_and_the_account_is_right(self) -> None:
-        names = {State.READY: "ready", State.LEASED: "leased", State.DONE: "done", State.DEAD: "dead"}
-        stored = {b.id: names[b.state] for b in self.desk.store.recent(10_000) if b.address == "a"}
+        stored = {b.id: STATE_NAMES[b.state] for b in self.desk.store.recent(10_000) if b.address == "a"}
         assert stored == {m.id: m.state for m in self.messages.values()}
         counts = self.desk.engine._work.ledger.of("a")
         expected = {
             state: sum(m.state == state for m in self.messages.values())
-            for state in ("ready", "leased", "done", "dead")
+            for state in ("ready", "leased", "done", "dead", "purged")
         }
-        assert (counts.ready, counts.leased, counts.done_total, counts.dead) == tuple(expected.values())
+        counted = (counts.ready, counts.leased, counts.done_total, counts.dead, counts.purged_total)
+        assert counted == tuple(expected.values())
         notices = [b for b in self.desk.store.recent(10_000) if b.address == "notice.mail"]
-        assert len(notices) == expected["dead"]
+        assert len(notices) == counts.dead_total == self.deaths
 
 
 TestHistory = History.TestCase
