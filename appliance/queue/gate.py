@@ -26,6 +26,7 @@ from appliance.contracts.service import CURVE_CREDENTIAL, credential, load
 from appliance.queue.auth import KeyRing, join_curve
 from appliance.queue.keys import Keys, public_of
 from appliance.queue.loop import Loop, Patience, receive, serve
+from appliance.queue.sessions import weight
 from appliance.queue.settings import GateSettings
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Held:
     def keep(self, frames: list[zmq.Frame]) -> None:
         """Put a message behind the others."""
         self.messages.append(frames)
-        self.bytes += sum(map(len, frames))
+        self.bytes += weight(frames)
 
 
 class Gate(Loop):
@@ -153,7 +154,7 @@ class Gate(Loop):
         held = self._held[route]
         before = len(held.messages)
         while held.messages and self._is_sent(route, held.messages[0]):
-            held.bytes -= sum(map(len, held.messages.popleft()))
+            held.bytes -= weight(held.messages.popleft())
         if not held.messages:
             self._held.pop(route, None)
         return len(held.messages) < before

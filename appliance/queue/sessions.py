@@ -1,7 +1,7 @@
 """Who is connected: sessions, what they asked for, and what waits to be sent to them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import NamedTuple
 
 from appliance.errors import Refused
@@ -22,6 +22,15 @@ SHARE = 4
 
 MAX_ASKED = 1024
 """Subscriptions and served names of one session."""
+
+
+HUSK_BYTES = 512
+"""What a message costs beside its content, roughly: a peer that does not read can ask for very many small ones."""
+
+
+def weight(frames: Sequence[Sized]) -> int:
+    """Return what it costs to keep a message, in bytes."""
+    return HUSK_BYTES + sum(map(len, frames))
 
 
 class GateRoute(NamedTuple):
@@ -164,7 +173,7 @@ class Parcel:
     @property
     def size(self) -> int:
         """Its bytes, roughly."""
-        return sum(map(len, self.frames))
+        return weight(self.frames)
 
 
 class Backlog:

@@ -3,7 +3,7 @@
 import contextlib
 
 from appliance.queue import wire
-from appliance.queue.sessions import Backlog, Parcel
+from appliance.queue.sessions import HUSK_BYTES, Backlog, Parcel
 from tests.unit.queue.gates import resident_mb
 from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import Broker, running
@@ -22,10 +22,10 @@ def test_of_events_only_the_newest_of_a_topic_is_kept_in_the_place_of_the_first(
     for each in (parcel(b"old", (1, "a")), first, parcel(b"newest", (1, "a")), second, parcel(b"x", (2, "a"))):
         backlog.keep(each)
     assert [each.frames for each in backlog] == [[b"newest"], [b"12"], [b"3"], [b"x"]]
-    assert backlog.bytes == 10
+    assert backlog.bytes == 4 * HUSK_BYTES + 10
     backlog.sent()
     assert [each.frames for each in backlog] == [[b"12"], [b"3"], [b"x"]]
-    assert backlog.bytes == 4
+    assert backlog.bytes == 3 * HUSK_BYTES + 4
     backlog.clear()
     assert (bool(backlog), backlog.bytes) == (False, 0)
 
