@@ -19,7 +19,8 @@ REPLACED = "replaced.sqlite"
 
 # No token that was handed out since the backup was made may fit what is handed out from now on.
 ESTRANGE = f"""BEGIN IMMEDIATE;
-UPDATE work SET fence = fence + {2**20} WHERE state <= 3 AND state <> 2;
+UPDATE work SET fence = fence + {2**20} WHERE state = 0 OR state = 3;
+UPDATE lease SET fence = fence + {2**20};
 UPDATE clock SET next_seq = max(next_seq, (SELECT coalesce(max(seq), 0) FROM work) + 1) + {2**32};
 COMMIT;"""
 

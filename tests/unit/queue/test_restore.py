@@ -66,26 +66,33 @@ def test_a_lease_from_before_is_worth_nothing_and_no_number_comes_twice(tmp_path
     desk = Desk(tmp_path)
     desk.hello("alice")
     desk.hello("bob")
-    desk.publish("alice", wire.Item("a", "1"))
+    desk.publish("alice", wire.Item("a", "leased"))
+    desk.consume("bob", "a", credit=5)
+    tokens = [handed.token for handed in desk.deliveries("bob")]
+    desk.send("bob", wire.Cancel(5))
+    desk.publish("alice", wire.Item("a", "waiting"))
     back_up(desk)
     desk.consume("bob", "a", credit=5)
-    (before,) = desk.deliveries("bob")
-    desk.publish("alice", wire.Item("a", "2"))
-    (lost,) = desk.deliveries("bob")
+    desk.publish("alice", wire.Item("a", "later"))
+    tokens += [handed.token for handed in desk.deliveries("bob")]
+    assert len(tokens) == 3
     desk.store.close()
 
     take_up(tmp_path)
     desk.start()
     desk.hello("alice")
     desk.hello("bob")
-    desk.publish("alice", wire.Item("a", "3"))
-    desk.consume("bob", "a", credit=5, held=(before.token, lost.token))
-    assert desk.settle("bob", before.token) == wire.STALE
-    assert desk.settle("bob", lost.token) == wire.STALE
+    desk.publish("alice", wire.Item("a", "new"))
+    desk.consume("bob", "a", credit=5, held=tuple(tokens))
+    assert [desk.settle("bob", token) for token in tokens] == [wire.STALE] * 3
     handed = desk.deliveries("bob")
-    assert [h.id for h in handed] == ["1", "3"]
-    assert handed[1].token[0] > lost.token[0]
-    assert [desk.settle("bob", h.token) for h in handed] == [wire.STORED, wire.STORED]
+    for _ in range(int(desk.settings.lease_s) + 1):
+        desk.clock.advance(1.0)
+        desk.send("bob", wire.Heartbeat(tuple(h.token for h in handed)))
+        handed += desk.deliveries("bob")
+    assert {h.id for h in handed} == {"leased", "waiting", "new"}
+    assert max(h.token[0] for h in handed) > max(seq for seq, _ in tokens)
+    assert [desk.settle("bob", h.token) for h in handed] == [wire.STORED] * 3
     desk.store.close()
 
 
