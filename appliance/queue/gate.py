@@ -88,6 +88,11 @@ class Gate(Loop):
         self._poller.register(self._outside, zmq.POLLIN if taken else 0)
         return self._patience.seconds if self._held else 1.0
 
+    def _keys_changed(self) -> None:
+        """What is held may be for a key that is not listed any more; the others come back for theirs."""
+        for route in list(self._held):
+            self._give_up(route)
+
     def _turn(self) -> None:
         if self._ends.poll(0):
             log.info("the broker is gone; the next one may have another key, with which the gate starts again")

@@ -161,8 +161,8 @@ def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
     if placed.instance.name != NAME:
         return
     queue = site.config.queue
-    # The machine's own keys come last and count, should somebody outside be listed with one of them.
-    entries = (*map(_access, queue.peers), *site.access)
-    listed = AccessList(entries=entries, routes=tuple(route.to for route in queue.routes))
+    own = {access.public_key for access in site.access}
+    peers = (_access(peer) for peer in queue.peers if peer.public_key not in own)  # a list with a key twice is no list
+    listed = AccessList(entries=(*site.access, *peers), routes=tuple(route.to for route in queue.routes))
     content = msgspec.json.format(msgspec.json.encode(listed), indent=2).decode()
     yield RenderedFile(name=ACCESS_FILE, content=content + "\n")

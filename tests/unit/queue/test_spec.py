@@ -42,3 +42,11 @@ def test_there_is_a_gate_where_a_peer_is_listed_and_it_shares_a_socket_with_the_
     assert gate.settings.broker == f"ipc://{broker.settings.gate_socket}"
     assert gate.settings.memory_mb == gate.resources.memory_mb
     assert broker == declare(Config()).instances[0], "the broker is not restarted for it"
+
+
+def test_a_peer_that_is_listed_with_a_key_of_the_machine_does_not_take_it_over() -> None:
+    peers = tuple(QueuePeer(name=f"far/{key}", public_key=key * 40, publish=("in.*",)) for key in ("k", "l"))
+    site: Site = msgspec.structs.replace(site_of(Config(queue=Queue(peers=peers))), access=(ENTRY,))
+    [file] = render(site, site.find("queue"))
+    entries = msgspec.json.decode(file.content, type=AccessList).entries
+    assert [(entry.name, entry.outside) for entry in entries] == [("arsrv-1", False), ("far/l", True)]
