@@ -117,8 +117,14 @@ CurveKey = Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:+=^!/*?&<>()\[\]{}@%$#-]{4
 """A CURVE public key in Z85 (ZeroMQ RFC 32)."""
 
 
+QUEUE_PORT = 7156
+"""Where the brokers of other clusters are found, unless a route says otherwise."""
+
+
 class QueueRoute(_Section, frozen=True, omit_defaults=True):
     """Where messages for the cluster `to` go: its broker's entrance, `host` or `host:port`, and its public key.
+
+    `next_key` is the one that the broker has announced, so that a rotation needs no change here at the same time.
 
     Several routes may have one entrance, whose cluster passes on what is not for itself. Rates are limits.
     """
@@ -126,8 +132,15 @@ class QueueRoute(_Section, frozen=True, omit_defaults=True):
     to: Place
     endpoint: Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?$")]
     server_key: CurveKey
+    next_key: CurveKey | None = None
     messages_per_s: Annotated[float, Meta(gt=0)] | None = None
     bytes_per_s: Annotated[float, Meta(gt=0)] | None = None
+
+    @property
+    def entrance(self) -> tuple[str, int]:
+        """Host, an IPv6 address in brackets, and port."""
+        host, colon, port = self.endpoint.rpartition(":")
+        return (host, int(port)) if colon and not port.endswith("]") else (self.endpoint, QUEUE_PORT)
 
 
 class QueuePeer(_Section, frozen=True):
@@ -231,6 +244,15 @@ def _check_queue(queue: Queue, here: str) -> None:
             raise InvalidConfig(f"The cluster {here} is this one - at `$.queue.{field}`.")
         if len(set(names)) != len(names):
             raise InvalidConfig(f"A cluster is listed twice - at `$.queue.{field}`.")
+    for route in queue.routes:
+        host, port = route.entrance
+        try:
+            if host.startswith("["):
+                ipaddress.IPv6Address(host.strip("[]"))
+            if not 1 <= port <= 65535:
+                raise ValueError(f"{port} is not a port")
+        except ValueError as error:
+            raise InvalidConfig(f"The entrance of {route.to} is not valid: {error} - at `$.queue.routes`.") from error
     if len({peer.public_key for peer in queue.peers}) != len(queue.peers):
         raise InvalidConfig("Two clusters share a public key - at `$.queue.peers`.")
 

@@ -6,7 +6,7 @@ import msgspec
 class RouteStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One route: `to` is `lan/cluster`, totals count from the bridge's start, `problem` is what holds it up.
 
-    `lag_s` is the age of the oldest message that waits for it.
+    `lag_s` is the age of the oldest message that waits for it, `next_key` the key that the other side has announced.
     """
 
     to: str
@@ -19,6 +19,7 @@ class RouteStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     in_hand: int = 0
     lag_s: float = 0.0
     problem: str = ""
+    next_key: str = ""
 
 
 class RoutesStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

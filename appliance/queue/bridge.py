@@ -69,6 +69,7 @@ class Route:
             in_hand=len(self._transit),
             lag_s=0.0 if oldest_at is None else max(0.0, time.time() - oldest_at),
             problem=self._problem,
+            next_key=next(iter(self._remote.server_keys[1:]), ""),
         )
 
     async def run(self) -> NoReturn:
@@ -207,7 +208,7 @@ async def main() -> None:
     async with contextlib.AsyncExitStack() as stack:
         local = await stack.enter_async_context(QueueClient(own))
         for each in settings.routes:
-            connection = Connection(each.endpoint, each.server_key, own.keys, own.lan, own.cluster)
+            connection = Connection(each.endpoint, each.server_key, own.keys, own.lan, own.cluster, each.next_key)
             remote = await stack.enter_async_context(QueueClient(connection))
             routes.append(Route(each, home, local, remote))
         notify.ready(f"{len(routes)} routes")

@@ -112,6 +112,11 @@ class QueueClient:
         return self._link.welcome is not None
 
     @property
+    def server_keys(self) -> tuple[str, ...]:
+        """The broker's public key and, once it is known, the one that comes next."""
+        return self._link.server_keys
+
+    @property
     def max_body(self) -> int | None:
         """The largest body that the broker takes, None while it is not known."""
         return None if self._link.welcome is None else self._link.welcome.max_body

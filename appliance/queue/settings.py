@@ -59,6 +59,7 @@ class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     to: str
     endpoint: str
     server_key: str
+    next_key: str = ""
     messages_per_s: float | None = None
     bytes_per_s: float | None = None
 

@@ -24,7 +24,7 @@ from appliance.component import (
     UnitSpec,
     inner_network,
 )
-from appliance.config import Config, QueuePeer, QueueRoute
+from appliance.config import QUEUE_PORT, Config, QueuePeer, QueueRoute
 from appliance.contracts.access import Access, AccessList, Rights
 from appliance.contracts.service import CURVE_CREDENTIAL
 from appliance.queue.settings import BridgeSettings, BrokerSettings, GateSettings, RouteSettings
@@ -35,7 +35,7 @@ HERE = f"{RUN}/{NAME}"
 SOCKET = f"{HERE}/ipc/broker.sock"
 """Where the host's side finds the broker; its directory is the broker's own."""
 
-QUEUE = Port(name="queue", number=7156)
+QUEUE = Port(name="queue", number=QUEUE_PORT)
 ACCESS_FILE = "access.json"
 GATE_SOCKET = f"{HERE}/ipc/gate.sock"
 GATE = Port(name="gate", number=QUEUE.number)
@@ -121,8 +121,9 @@ def _bridge(routes: tuple[QueueRoute, ...]) -> Instance:
             routes=tuple(
                 RouteSettings(
                     to=route.to,
-                    endpoint=f"tcp://{':'.join(map(str, _entrance(route)))}",
+                    endpoint="tcp://{}:{}".format(*route.entrance),
                     server_key=route.server_key,
+                    next_key=route.next_key or "",
                     messages_per_s=route.messages_per_s,
                     bytes_per_s=route.bytes_per_s,
                 )
@@ -132,14 +133,8 @@ def _bridge(routes: tuple[QueueRoute, ...]) -> Instance:
     )
 
 
-def _entrance(route: QueueRoute) -> tuple[str, int]:
-    """Return host and port of a route's other end."""
-    host, colon, port = route.endpoint.rpartition(":")
-    return (host, int(port)) if colon and not port.endswith("]") else (route.endpoint, QUEUE.number)
-
-
 def _egress(route: QueueRoute) -> Egress:
-    host, port = _entrance(route)
+    host, port = route.entrance
     reason = f"brings messages to the cluster {route.to}"
     try:
         return Egress(port=port, reason=reason, to=str(ipaddress.ip_network(host.strip("[]"))))

@@ -6,6 +6,10 @@ import pytest
 
 from appliance.config import Config, InvalidConfig, QueueLimit, load, parse
 
+KEY = "k" * 40
+ROUTE = "[[queue.routes]]\nto = '{to}'\nendpoint = '{endpoint}'\nserver_key = '" + KEY + "'\n"
+PEER = "[[queue.peers]]\nname = '{name}'\npublic_key = '" + KEY + "'\npublish = ['{publish}']\n"
+
 
 def test_an_empty_document_is_a_single_box_on_a_dhcp_uplink() -> None:
     config = parse("")
@@ -42,12 +46,23 @@ def test_a_whole_document_is_read_into_types() -> None:
         pattern = "flow.*"
         max_depth = 1000
         rate = 0.5
+        [[queue.routes]]
+        to = "far/east"
+        endpoint = "[2001:db8::7]:7157"
+        server_key = 'rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7'
+        bytes_per_s = 1e6
+        [[queue.peers]]
+        name = "far/east"
+        public_key = 'Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID'
+        publish = ["orders.*", "far/west/*"]
         """
     )
     assert config.machine.cluster == "north"
     assert config.network.uplink.resolvers == ("192.0.2.53", "2001:db8::53")
     assert config.arsrv.egress_ports == (443, 8080)
     assert config.vpn.peers[0].name == "laptop"
+    assert config.queue.routes[0].entrance == ("[2001:db8::7]", 7157)
+    assert config.queue.peers[0].publish == ("orders.*", "far/west/*")
     assert config.queue.limits == (QueueLimit(pattern="flow.*", max_depth=1000, rate=0.5),)
 
 
@@ -71,6 +86,16 @@ def test_a_whole_document_is_read_into_types() -> None:
         ("version = 2", "$.version"),
         ("[[vpn.peers]]\nname = 'a'\npublic_key = 'short'\nslot = 2", "$.vpn.peers"),
         ("[queue]\ndepth = 1", "depth"),
+        (ROUTE.format(to="lan/main", endpoint="192.0.2.1"), "$.queue.routes"),
+        (ROUTE.format(to="far/east", endpoint="192.0.2.1") * 2, "$.queue.routes"),
+        (ROUTE.format(to="far", endpoint="192.0.2.1"), "$.queue.routes[0].to"),
+        (ROUTE.format(to="far/east", endpoint="192.0.2.1:70000"), "$.queue.routes"),
+        (ROUTE.format(to="far/east", endpoint="[1::2::3]"), "$.queue.routes"),
+        (ROUTE.format(to="far/east", endpoint="tcp://192.0.2.1"), "$.queue.routes[0].endpoint"),
+        (PEER.format(name="lan/main", publish="in.*"), "$.queue.peers"),
+        (PEER.format(name="far/east", publish="in.*") + PEER.format(name="far/west", publish="in.*"), "$.queue.peers"),
+        (PEER.format(name="far/east", publish="in *"), "$.queue.peers[0].publish"),
+        ("[[queue.peers]]\nname = 'far/east'\npublic_key = 'short'\npublish = ['*']", "$.queue.peers[0].public_key"),
         ("[[queue.limits]]\nmax_depth = 1", "pattern"),
         ("[[queue.limits]]\npattern = 'a b'", "$.queue.limits[0].pattern"),
         ("[[queue.limits]]\npattern = '*'\nrate = 0", "$.queue.limits[0].rate"),

@@ -42,11 +42,12 @@ class Side(Broker):
         """`lan/cluster`."""
         return "/".join(self.place)
 
-    def route(self, other: "Side", endpoint: str = "", *, to: str = "", **limits: float) -> None:
+    def route(self, other: "Side", endpoint: str = "", *, to: str = "", messages_per_s: float | None = None) -> None:
         """Send what is for `other` (or for `to`, by way of it) to its broker."""
         to = to or other.name
         endpoint = endpoint or other.endpoint
-        self.to.append(RouteSettings(to=to, endpoint=endpoint, server_key=other.keys.public, **limits))
+        route = RouteSettings(to=to, endpoint=endpoint, server_key=other.keys.public, messages_per_s=messages_per_s)
+        self.to.append(route)
         self.routes = (*self.routes, to)
         self.write_access()
 

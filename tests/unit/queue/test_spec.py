@@ -3,10 +3,11 @@
 import msgspec
 
 from appliance.component import Site
-from appliance.config import Config, Queue, QueuePeer
+from appliance.config import Config, Queue, QueuePeer, QueueRoute
 from appliance.contracts.access import Access, AccessList, Rights
-from appliance.queue.settings import BrokerSettings, GateSettings
+from appliance.queue.settings import BridgeSettings, BrokerSettings, GateSettings
 from appliance.queue.spec import SOCKET, declare, render
+from appliance.topology import ANYWHERE
 from tests.unit.placement import site_of
 
 ENTRY = Access(name="arsrv-1", public_key="k" * 40, rights=Rights(publish=("flow.*",)))
@@ -50,3 +51,42 @@ def test_a_peer_that_is_listed_with_a_key_of_the_machine_does_not_take_it_over()
     [file] = render(site, site.find("queue"))
     entries = msgspec.json.decode(file.content, type=AccessList).entries
     assert [(entry.name, entry.outside) for entry in entries] == [("arsrv-1", False), ("far/l", True)]
+
+
+def test_there_is_a_bridge_where_there_are_routes_and_it_gets_out_to_those_alone() -> None:
+    routes = (
+        QueueRoute(to="far/east", endpoint="192.0.2.7", server_key="k" * 40, messages_per_s=5.0),
+        QueueRoute(to="far/west", endpoint="[2001:db8::7]:7157", server_key="l" * 40, next_key="m" * 40),
+        QueueRoute(to="far/south", endpoint="south.example.org:80", server_key="n" * 40),
+    )
+    broker, bridge = declare(Config(queue=Queue(routes=routes))).instances
+    assert [(way.to, way.port) for way in bridge.egress] == [
+        ("192.0.2.7/32", 7156), ("2001:db8::7/128", 7157), (ANYWHERE, 80),
+    ]  # fmt: skip
+    assert bridge.rights.consume == ("far/east/*", "far/west/*", "far/south/*")
+    assert (bridge.rights.publish, bridge.rights.emit, bridge.ports, bridge.forwards) == ((), (), (), ())
+    assert isinstance(bridge.settings, BridgeSettings)
+    assert [route.endpoint for route in bridge.settings.routes] == [
+        "tcp://192.0.2.7:7156", "tcp://[2001:db8::7]:7157", "tcp://south.example.org:80",
+    ]  # fmt: skip
+    assert broker == declare(Config()).instances[0], "the broker is not restarted for it"
+
+
+def test_a_peer_speaks_for_itself_and_routes_are_known_to_the_broker() -> None:
+    peers = (
+        QueuePeer(name="far/east", public_key="k" * 40, publish=("in.*",)),
+        QueuePeer(name="far/west", public_key="l" * 40, publish=("in.*", "far/east/*"), transit=True),
+    )
+    routes = (QueueRoute(to="far/east", endpoint="192.0.2.7", server_key="m" * 40),)
+    site = site_of(Config(queue=Queue(routes=routes, peers=peers)))
+    [file] = render(site, site.find("queue"))
+    listed = msgspec.json.decode(file.content, type=AccessList)
+    assert listed.routes == ("far/east",)
+    east, west = (entry for entry in listed.entries if entry.outside)
+    assert (east.name, east.outside, east.rights) == (
+        "far/east", True, Rights(publish=("in.*",), relay=("far/east/*",)),
+    )  # fmt: skip
+    assert west.rights.relay == ("*/*/*",)
+    for other in site.placed:
+        if other.component == "queue" and other.instance.name != "queue":
+            assert list(render(site, other)) == []
