@@ -7,14 +7,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from appliance.contracts.access import Rights
 from appliance.queue import wire
-from appliance.queue.auth import join_curve
 from appliance.queue.client import NotPermitted, PublishUnknown, generate_keys
 from appliance.queue.delivery import Request
+from tests.outside.endless_peer import send_endless
 from tests.unit.queue.gates import MAX_BODY, MEMORY_MB, Gate, guarded, resident_mb
 from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import ALL
@@ -257,27 +255,6 @@ def test_a_broker_that_stands_still_makes_the_peers_wait_and_the_gate_keeps_its_
             assert far.receive(wire.Results)[0].statuses == (wire.STORED,)
 
 
-def endless(gate: Gate, name: str, frame: zmq.Frame) -> None:
-    """Send a message of several times the gate's memory, and return when the connection is gone.
-
-    The frames are one and the same here, so that it costs the sender little.
-    """
-    connection = gate.connection(name)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with context, context.socket(zmq.DEALER) as attacker:
-        attacker.linger = 0
-        attacker.reconnect_ivl = -1
-        join_curve(attacker, connection.keys, connection.server_key)
-        monitor = attacker.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        attacker.connect(connection.endpoint)
-        for _ in range(4 * MEMORY_MB * 2**20 // len(frame)):
-            attacker.send(frame, zmq.SNDMORE, copy=False)
-        attacker.send(b"the end")
-        assert monitor.poll(60_000), "the gate still takes more"
-        assert recv_monitor_message(monitor)["event"] == zmq.EVENT_DISCONNECTED
-        attacker.disable_monitor()
-
-
 @pytest.mark.parametrize("size", [1000, MAX_BODY])
 def test_a_message_without_end_costs_the_gate_at_most(own: Gate, size: int) -> None:
     """In small frames it kills the gate; in large ones libzmq may only end the connection."""
@@ -287,7 +264,8 @@ def test_a_message_without_end_costs_the_gate_at_most(own: Gate, size: int) -> N
     with Inside(own) as inside, Peer(own.connection("far")) as far:
         assert far.publish("in.f", "before") == wire.STORED
         before = resident_mb(broker)
-        endless(own, "endless", zmq.Frame(bytes(size)))
+        way = own.connection("endless")
+        assert send_endless(way.endpoint, way.server_key, way.keys, size, 4 * MEMORY_MB)
         assert resident_mb(broker) - before < 20
         assert inside.publish("local", "undisturbed") == wire.STORED
         if not own.running:
