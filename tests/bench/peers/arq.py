@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Coroutine
 
 from appliance.queue import wire
-from appliance.queue.client import QueueClient, new_id
+from appliance.queue.client import Delivery, QueueClient, new_id
 from tests.bench.peers.order import Order, Report, last, ready, total_in
 
-LANES = 4
-"""Batches on their way at a time; together they are the window."""
+BATCH = 256
+"""Messages that go out together; as many of these as the window holds are on their way at a time."""
 
 
 async def publish(order: Order) -> Report:
@@ -18,8 +18,7 @@ async def publish(order: Order) -> Report:
     async with QueueClient(order.connection) as queue:
         await queue.wait_connected(60)
         body = bytes(order.size)
-        lanes = min(LANES, order.window)
-        batch = order.window // lanes
+        batch = min(BATCH, order.window)
         sent = 0
         began = time.monotonic()
         until = began + order.seconds if order.seconds else float("inf")
@@ -34,7 +33,7 @@ async def publish(order: Order) -> Report:
                     await queue.publish_many(order.queue, [(new_id(), body) for _ in range(batch)], deadline_s=60)
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(lanes):
+            for _ in range(order.window // batch):
                 group.create_task(lane())
         sent += 1
         await queue.publish(order.queue, last(sent, order.size))
@@ -51,7 +50,7 @@ async def consume(order: Order) -> Report:
         await queue.wait_connected(60)
         ready()
         count, total, began = 0, 0, 0.0
-        handled: list[wire.Outcome] = []
+        handled: list[Delivery] = []
         news = asyncio.Event()
 
         async def take() -> None:
@@ -59,7 +58,7 @@ async def consume(order: Order) -> Report:
             async for delivery in queue.consume(order.queue, credit=order.window):
                 began = began or time.monotonic()
                 total = total or total_in(delivery.body)
-                handled.append(wire.Outcome(delivery.token, wire.DONE))
+                handled.append(delivery)
                 news.set()
 
         async def settle() -> None:
@@ -70,7 +69,7 @@ async def consume(order: Order) -> Report:
                 while handled:
                     ended = handled[: wire.MAX_ITEMS]
                     del handled[: len(ended)]
-                    await queue.settle_whole(ended, deadline_s=60)
+                    await queue.settle_whole([wire.Outcome(d.token, wire.DONE) for d in ended], deadline_s=60)
                     count += len(ended)
 
         async with asyncio.TaskGroup() as group:
