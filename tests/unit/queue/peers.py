@@ -10,7 +10,7 @@ from appliance.queue.auth import join_curve
 from appliance.queue.client import Connection
 
 H = TypeVar("H", bound=wire.Header)
-ANSWERED_WITHIN_MS = 10_000
+ANSWERED_WITHIN_MS = 30_000
 
 
 class Peer:

@@ -22,8 +22,8 @@ from appliance.queue.settings import BrokerSettings
 ALL = Rights(
     publish=("*",), consume=("*",), emit=("*",), subscribe=("*",), call=("*",), serve=("*",), administer=("*",)
 )
-STARTED_WITHIN_S = 15.0
-STOPPED_WITHIN_S = 15.0
+STARTED_WITHIN_S = 45.0
+STOPPED_WITHIN_S = 45.0
 RELOADED = "the key list was read"
 
 
