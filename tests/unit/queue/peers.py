@@ -48,6 +48,11 @@ class Peer:
         """Send whatever it is."""
         self._socket.send_multipart(frames)
 
+    def try_send(self, frames: list[bytes]) -> None:
+        """Send, unless there is no room for a tenth of a second."""
+        if self._socket.poll(100, zmq.POLLOUT):
+            self._socket.send_multipart(frames)
+
     def receive_frames(self) -> list[bytes]:
         """Return the frames of the next message."""
         return self._socket.recv_multipart()
