@@ -301,7 +301,7 @@ def stats_text(stats: QueueStats) -> str:
         ("held", f"{size_text(stats.bytes)}, {size_text(stats.disk_free)} of the disk free"),
         ("commits", f"{stats.commits}, {mean_ms:.2f} ms each on average"),
         ("rounds", f"{stats.turns}"),
-        ("remembered", f"{stats.remembered} ended messages, of which a repeat is known"),
+        ("remembered", f"{stats.remembered} ended messages; a repeat is known for {stats.remembered_s / 3600:.1f} h"),
         ("sessions", f"{stats.sessions}: {', '.join(stats.clients)}"),
     )
     return "\n".join(f"{name:<14}{harmless(value)}" for name, value in facts)

@@ -40,7 +40,8 @@ class QueueStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Reply to the call `queue.stats`: depths, who is connected, whether publishers get *busy*, how the broker fares.
 
     `clients` are names, and several `sessions` may have one. `remembered` are ended messages whose ids still make a
-    repeat a duplicate; `disk_free` is in bytes. Since the broker's start: rounds of its loop, commits (each one a sync
+    repeat a duplicate, and `remembered_s` is how long ago a message may have ended for that to be sure; `disk_free` is
+    in bytes. Since the broker's start: rounds of its loop, commits (each one a sync
     of the disk), the seconds they took in all, and how many took at most as long as each of COMMIT_BOUNDS_S but longer
     than the one before.
     """
@@ -53,6 +54,7 @@ class QueueStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     busy: bool = False
     disk_free: int = 0
     remembered: int = 0
+    remembered_s: float = 0.0
     turns: int = 0
     commits: int = 0
     commit_s: float = 0.0

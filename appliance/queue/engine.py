@@ -34,6 +34,7 @@ PAUSE_S = 2.0
 """A gap between two turns from which on we were not slow but stopped, and owe the consumers the time."""
 
 HOUSEKEEPING_S = 0.5
+COMPACT_PAGES = 500
 FULL = "The disk has no room for the queue."
 FULL_PAUSE_S = 1.0
 """From a turn for which the store had no room to the next attempt."""
@@ -268,6 +269,8 @@ class Engine:
         self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes or now < self._shut_until
         self._drop_silent(now)
         if self._full_until is None:
+            if self._disk_free < 2 * self._settings.min_free_bytes:
+                self._store.compact(COMPACT_PAGES)
             self._work.forget_old()
 
     def _drop_silent(self, now: float) -> None:
@@ -305,6 +308,7 @@ class Engine:
             busy=work.intake.disk_full or self._full_until is not None or work.ledger.bytes >= self._settings.max_bytes,
             disk_free=self._disk_free,
             remembered=work.ledger.settled_rows,
+            remembered_s=work.remembered_s,
             turns=meter.turns,
             commits=meter.commits,
             commit_s=meter.commit_s,

@@ -41,6 +41,7 @@ def _lines(stats: QueueStats) -> Iterator[str]:
         ("sessions", "Clients that are connected.", stats.sessions),
         ("disk_free_bytes", "Room left on the queue's disk.", stats.disk_free),
         ("remembered_ids", "Ended messages of which a repeat is still known.", stats.remembered),
+        ("remembered_seconds", "How long after its end a message is known for sure.", stats.remembered_s),
     ):
         yield from _family(name, "gauge", text, [("", value)])
     yield from _family("turns_total", "counter", "Rounds of the broker's loop.", [("", stats.turns)])

@@ -260,11 +260,12 @@ class SqliteStore(Reading):
     def forget(self, before: float, limit: int) -> int:
         """See Store."""
         with translated():
-            seqs = self._db.execute(FORGET, (before, limit)).fetchall()
+            seqs = [row[0] for row in self._db.execute(FORGET, (before, limit))]
             if seqs:
+                runs = list(_runs(sorted(seqs)))
                 db = self._begin()
-                db.executemany("DELETE FROM work WHERE seq = ?", seqs)
-                db.executemany("DELETE FROM history WHERE seq = ?", seqs)
+                db.executemany("DELETE FROM work WHERE seq BETWEEN ? AND ?", runs)
+                db.executemany("DELETE FROM history WHERE seq BETWEEN ? AND ?", runs)
         return len(seqs)
 
     def progress(self, clock: float, next_seq: int, settled: int, counts: Mapping[str, Counts]) -> None:

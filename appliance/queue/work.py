@@ -1,5 +1,6 @@
 """Work items: published, leased, settled, given back, buried. All of a turn's changes are one transaction."""
 
+import logging
 import math
 
 import msgspec
@@ -19,6 +20,8 @@ from appliance.queue.ledger import Ledger
 from appliance.queue.sessions import Consumer, Outbox, Route, Session
 from appliance.queue.settings import BrokerSettings
 from appliance.queue.store import Given, Record, Snapshot, State, Store
+
+log = logging.getLogger(__name__)
 
 NOTICES = "notice.mail"
 BROKER_ORIGIN = "queue"
@@ -104,6 +107,7 @@ class Work:
         self._doubtful: list[tuple[Ack, int, wire.Outcome, wire.Item | None]] = []
         self._next_due, self._next_wall = self._store.next_times()
         self._clock_noted = clock.now()
+        self._cut_short = False
 
     def handle_publish(self, session: Session, header: wire.Publish, bodies: wire.Frames) -> None:
         """Take items in; the answer goes out when the turn is on disk."""
@@ -376,7 +380,18 @@ class Work:
             self._next_due, self._next_wall = self._store.next_times()
         excess = self.ledger.settled_rows - self._settings.keep_rows
         if excess > 0:
+            if not self._cut_short:
+                self._cut_short = True
+                log.warning("more than %d messages ended in %.0f s: the first of them are forgotten before their time",
+                            self._settings.keep_rows, self._settings.keep_s)  # fmt: skip
             self.ledger.settled_rows -= self._store.forget(math.inf, min(excess, FORGET_AT_ONCE))
+
+    @property
+    def remembered_s(self) -> float:
+        """How long ago a message may have ended and be sure to be remembered."""
+        keep_s = self._settings.keep_s
+        since = self._store.remembered_since() if self.ledger.settled_rows >= self._settings.keep_rows else None
+        return keep_s if since is None else max(0.0, min(keep_s, self._clock.wall() - since))
 
     def forget_old(self) -> None:
         """Drop settled items that were kept long enough."""

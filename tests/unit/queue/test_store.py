@@ -118,7 +118,9 @@ def test_a_full_disk_is_told_apart_and_can_be_undone(tmp_path: Path) -> None:
     store.close()
 
 
-def test_settled_items_are_remembered_up_to_a_number_and_a_time(tmp_path: Path) -> None:
+def test_settled_items_are_remembered_up_to_a_number_and_a_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     desk = Desk(tmp_path, keep_rows=10, keep_s=100.0)
     desk.hello("alice")
     desk.consume("alice", "a", credit=100)
@@ -128,10 +130,32 @@ def test_settled_items_are_remembered_up_to_a_number_and_a_time(tmp_path: Path) 
         desk.settle("alice", handed.token)
         desk.clock.advance(0.1)
     assert len(desk.store.recent(100)) <= 11
+    assert desk.engine._stats().remembered_s == pytest.approx(1.1, abs=0.2)
     assert desk.publish("alice", wire.Item("a", "29")) == wire.DUPLICATE
+    assert "forgotten before their time" in caplog.text
     desk.clock.advance(101.0)
     desk.turn()
     assert desk.store.recent(100) == []
+    assert desk.engine._stats().remembered_s == 100.0
+
+
+def test_an_id_is_remembered_for_its_time_whatever_the_traffic(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, keep_s=100.0)
+    desk.hello("alice")
+    desk.consume("alice", "a", credit=4096)
+    for again in range(4):
+        batch = tuple(wire.Item("a", str(n)) for n in range(1000))
+        statuses = desk.ask("alice", wire.Publish(1, batch), *[b""] * 1000).statuses
+        assert set(statuses) == {wire.DUPLICATE if again else wire.STORED}
+        if not again:
+            ended = tuple(wire.Outcome(handed.token, wire.DONE) for handed in desk.deliveries("alice"))
+            assert len(desk.ask("alice", wire.Settle(3, ended)).statuses) == 1000
+        desk.clock.advance(30.0)
+        desk.turn()
+    assert desk.engine._stats().remembered_s == 100.0
+    desk.clock.advance(1.0)
+    desk.turn()
+    assert desk.engine._stats().remembered == 0
 
 
 def test_a_number_is_never_used_again(tmp_path: Path) -> None:
