@@ -20,12 +20,12 @@ MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0 AND lease.seq
  WHERE (ifnull(ready, 0), ifnull(leased, 0), ifnull(dead, 0), ifnull(bytes, 0))
   IS NOT (ifnull(r, 0), ifnull(l, 0), ifnull(d, 0), ifnull(b, 0))"""
 SETTLED = "SELECT settled, (SELECT count(*) FROM work WHERE state > 1 AND state <> 3) FROM clock"
-ASTRAY = """SELECT count(*) FROM work LEFT JOIN lease USING (seq) LEFT JOIN ready USING (seq)
- WHERE (ready.seq IS NOT NULL AND (state > 0 OR lease.seq IS NOT NULL OR due IS NOT NULL OR not_before IS NOT NULL
-   OR ready.address IS NOT work.address))
+ASTRAY = """SELECT count(*) FROM work LEFT JOIN lease USING (seq) LEFT JOIN ready USING (address, seq)
+ WHERE (ready.seq IS NOT NULL AND (state > 0 OR lease.seq IS NOT NULL OR due IS NOT NULL OR not_before IS NOT NULL))
   OR (lease.seq IS NOT NULL AND state > 0)
   OR (state = 0 AND work.key IS NULL AND due IS NULL AND not_before IS NULL AND lease.seq IS NULL
    AND ready.seq IS NULL)"""
+STRAY = "SELECT count(*) FROM ready LEFT JOIN work USING (seq) WHERE work.address IS NOT ready.address"
 
 
 class SqliteStill:
@@ -60,7 +60,7 @@ class SqliteStill:
         try:
             found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
             lost, left = self._db.execute(BODIES).fetchone()
-            astray = self._db.execute(ASTRAY).fetchone()[0]
+            astray = sum(self._db.execute(query).fetchone()[0] for query in (ASTRAY, STRAY))
             remembered, settled = self._db.execute(SETTLED).fetchone()
             wrong = [row[0] for row in self._db.execute(MISCOUNTED)]
         except sqlite3.Error as error:

@@ -235,11 +235,32 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
     with contextlib.closing(store.still()) as still:
         assert still.check() == []
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("DELETE FROM body WHERE seq = 1", "1 messages have lost their body."),
+        ("INSERT INTO body VALUES (9, x'00')", "1 bodies belong to no message that is waiting."),
+        ("DELETE FROM ready WHERE seq = 1", "1 messages are not where they are looked for."),
+        ("INSERT INTO ready VALUES ('b', 2)", "1 messages are not where they are looked for."),
+        ("INSERT INTO ready VALUES ('a', 9)", "1 messages are not where they are looked for."),
+        ("UPDATE clock SET settled = 7", "0 messages have ended, not 7."),
+        ("UPDATE counts SET ready = 1", "The counts of a are wrong."),
+        ("INSERT INTO counts VALUES ('b', 1, 0, 0, 0, 0, 0, 0, 0)", "The counts of b are wrong."),
+    ],
+)
+def test_a_check_finds_what_is_damaged(tmp_path: Path, damage: str, found: str) -> None:
+    store = SqliteStore(tmp_path / "q")
+    store.put([item(1), item(2)])
+    store.progress(0.0, 3, 0, {"a": Counts(ready=2, bytes=2)})
+    store.commit()
+    store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "q", isolation_level=None)) as db:
-        db.execute("DELETE FROM body WHERE seq = 1")
+        db.execute(damage)
     store = SqliteStore(tmp_path / "q")
     with contextlib.closing(store.still()) as still:
-        assert still.check() == ["1 messages have lost their body."]
+        assert still.check() == [found]
     store.close()
 
 
