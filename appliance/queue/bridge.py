@@ -30,8 +30,7 @@ from appliance.queue.transit import MAX_BYTES, Crate, Transit
 log = logging.getLogger(__name__)
 
 CREDIT = wire.MAX_CREDIT
-ANSWER_WITHIN_S = 10.0
-REACHED_WITHIN_S = 5.0
+SETTLED_WITHIN_S = 10.0
 BACKOFF_S = (0.2, 15.0)
 SHORTEST_REST_S = 0.02
 AGAIN_S = 2.0
@@ -78,12 +77,13 @@ class Route:
         while True:
             sent = self._sent
             try:
-                await self._remote.wait_connected(REACHED_WITHIN_S)
+                await self._remote.wait_connected(self._settings.answer_s)
             except DeadlinePassed as error:
                 self._failed(error)
                 continue
             try:
-                await self._carry()
+                # A task of its own: before Python 3.13 one in which a TaskGroup failed can have no more timeouts.
+                await asyncio.create_task(self._carry())
             except* ApplianceError as errors:
                 self._failed(errors.exceptions[0])
             finally:
@@ -129,7 +129,7 @@ class Route:
         results = await self._remote.publish_whole(
             [crate.item(self._home, now) for crate in crates],
             [crate.delivery.body for crate in crates],
-            deadline_s=ANSWER_WITHIN_S,
+            deadline_s=self._settings.answer_s,
         )
         self._problem = ""
         await self._settle(crates, results)
@@ -187,7 +187,7 @@ class Route:
         """Tell the local broker; what it does not hear comes again, and is a duplicate on the other side."""
         if outcomes:
             try:
-                await self._local.settle_whole(outcomes, deadline_s=ANSWER_WITHIN_S)
+                await self._local.settle_whole(outcomes, deadline_s=SETTLED_WITHIN_S)
             except SettleUnknown as error:
                 log.warning("%s: %s", self._settings.to, error.message)
 

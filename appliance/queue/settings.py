@@ -55,7 +55,10 @@ class GateSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the broker of the cluster `to` (`lan/cluster`) is, its public key, and how much may go there."""
+    """Where the broker of the cluster `to` (`lan/cluster`) is, its public key, and how much may go there.
+
+    Without an answer for `answer_s` everything in hand is given back.
+    """
 
     to: str
     endpoint: str
@@ -63,6 +66,7 @@ class RouteSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     next_key: str = ""
     messages_per_s: float | None = None
     bytes_per_s: float | None = None
+    answer_s: Seconds = 10.0
 
 
 class BridgeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -115,8 +115,8 @@ def _bridge(routes: tuple[QueueRoute, ...]) -> Instance:
         egress=tuple(_egress(route) for route in routes),
         units=(UnitSpec(exec=(PYTHON, "-m", "appliance.queue.bridge"), watchdog_s=30, stop_s=20),),
         rights=Rights(consume=everything, call=("queue.browse",), serve=("bridge.*",), administer=everything),
-        # Each route has at most some 40 MiB in hand.
-        resources=Resources(memory_mb=128 + 48 * len(routes), tasks=16 + 4 * len(routes), cpu_weight=200),
+        # A route has at most some 36 MiB of bodies in hand, and what it sends or hears is there several times.
+        resources=Resources(memory_mb=96 + 160 * len(routes), tasks=16 + 4 * len(routes), cpu_weight=200),
         settings=BridgeSettings(
             routes=tuple(
                 RouteSettings(

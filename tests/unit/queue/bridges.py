@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from appliance.contracts.access import Access, Rights
 from appliance.queue.settings import BridgeSettings, RouteSettings
 from tests.unit.queue.running import STARTED_WITHIN_S, STOPPED_WITHIN_S, Broker
@@ -42,12 +44,12 @@ class Side(Broker):
         """`lan/cluster`."""
         return "/".join(self.place)
 
-    def route(self, other: "Side", endpoint: str = "", *, to: str = "", messages_per_s: float | None = None) -> None:
+    def route(self, other: "Side", endpoint: str = "", *, to: str = "", **more: object) -> None:
         """Send what is for `other` (or for `to`, by way of it) to its broker."""
         to = to or other.name
         endpoint = endpoint or other.endpoint
-        route = RouteSettings(to=to, endpoint=endpoint, server_key=other.keys.public, messages_per_s=messages_per_s)
-        self.to.append(route)
+        document = {"to": to, "endpoint": endpoint, "server_key": other.keys.public} | more
+        self.to.append(msgspec.convert(document, RouteSettings))
         self.routes = (*self.routes, to)
         self.write_access()
 

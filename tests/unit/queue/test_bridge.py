@@ -229,13 +229,19 @@ def test_a_cluster_in_between_passes_on_and_an_answer_comes_back() -> None:
 def test_an_outage_makes_no_dead_letters_and_holds_nothing_in_memory() -> None:
     async def main(a: Side, b: Side) -> None:
         async with a.client() as q:
+            b.signal(signal.SIGSTOP)
             await q.publish_many("lan/b/orders", [(str(n), b"x" * 1000) for n in range(5000)], deadline_s=DEADLINE_S)
+
+            async def carried() -> bool:
+                return (await depth(q, "lan/b/orders")).leased > 0
 
             async def given_back() -> bool:
                 here = await depth(q, "lan/b/orders")
                 status = await route_of(q)
-                return (here.ready, here.leased, status.in_hand) == (5000, 0, 0) and bool(status.problem)
+                away = not status.connected and "was not reached" in status.problem
+                return away and (here.ready, here.leased, status.in_hand) == (5000, 0, 0)
 
+            await until(carried)
             await until(given_back)
             assert (await route_of(q)).lag_s > 0
             b.signal(signal.SIGCONT)
@@ -250,13 +256,22 @@ def test_an_outage_makes_no_dead_letters_and_holds_nothing_in_memory() -> None:
             assert (await route_of(q)).lag_s == 0.0
 
     with clusters("a", "b") as (a, b):
+        b.settings = {"lease_s": LEASE_S, "heartbeat_s": 0.2}
         b.admit(a)
-        a.route(b)
-        a.start()
-        b.start()
-        b.signal(signal.SIGSTOP)
-        a.start_bridge()
+        a.route(b, answer_s=2.0)
+        start([a, b])
+        asyncio.run(until_connected(a))
         asyncio.run(main(a, b))
+
+
+async def until_connected(a: Side) -> None:
+    """Return when the bridge of a has reached the other side."""
+    async with a.client() as q:
+
+        async def connected() -> bool:
+            return (await route_of(q)).connected
+
+        await until(connected)
 
 
 def test_a_busy_address_holds_up_no_other_and_keeps_its_order() -> None:
