@@ -107,7 +107,9 @@ class Checkpoints:
         self._wanted = threading.Semaphore(0)
         self._held = self._ending = False
         self._error: StoreFailed | None = None
-        self._log_pages = self._new_pages = 0
+        self._written = self._asked = 0
+        self._known = (0, 0)
+        """How many pages were written when the log was last looked at, and how many it then had."""
         self._thread = threading.Thread(target=self._run, name="queue-checkpoints", daemon=True)
         self._thread.start()
 
@@ -115,21 +117,23 @@ class Checkpoints:
         """Hear that about so many pages were added to the log. Raises StoreFailed where a checkpoint has failed."""
         if self._error is not None:
             raise self._error
-        self._new_pages += pages
-        if self._new_pages < LOG_PAGES or self._held:
+        self._written += pages
+        if self._held:
             return
-        if self._log_pages + self._new_pages < MOST_LOG_PAGES:
-            self._wanted.release()
-            self._new_pages = 0
-        else:
+        written, log_pages = self._known
+        if log_pages + self._written - written >= MOST_LOG_PAGES:
             self.make()
+        elif self._written - self._asked >= LOG_PAGES:
+            self._asked = self._written
+            self._wanted.release()
 
     def make(self) -> None:
         """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""
         with self._turn:
             if not self._held:
                 self._checkpoint(self._writer, "RESTART")
-        self._log_pages = self._new_pages = 0
+                self._known = (self._written, 0)
+        self._asked = self._written
 
     def hold(self) -> None:
         """Bring the log into the file, and let that stay as it is until `go_on`. Raises StoreFull, StoreFailed."""
@@ -138,7 +142,7 @@ class Checkpoints:
             if busy:
                 raise StoreFailed("The log of the queue's store is in use by somebody else.")
             self._held = True
-        self._log_pages = self._new_pages = 0
+            self._known = (self._written, 0)
 
     def go_on(self) -> None:
         """Let the file change again."""
@@ -158,9 +162,11 @@ class Checkpoints:
                     return
 
     def _checkpoint(self, db: sqlite3.Connection, mode: str) -> None:
+        written = self._written
         try:
             with translated():
-                _busy, self._log_pages, _done = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                _busy, log_pages, _done = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            self._known = (written, log_pages)
         except StoreFull:
             log.warning("the log of the queue's store waits for room on the disk")
 

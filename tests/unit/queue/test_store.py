@@ -277,19 +277,33 @@ def test_unused_pages_go_back_to_the_file_system(tmp_path: Path) -> None:
 def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "q") as db:
         db.executescript(schema.VERSION_1 + "PRAGMA user_version = 1;")
-        db.execute(
-            "INSERT INTO work VALUES (7, 'alice', 'x', 'a', 0, 0, 3, 0, '', NULL, NULL, NULL, NULL, 1.0, 1.0, 4, '')"
-        )
-        db.execute("INSERT INTO body VALUES (7, x'01020304')")
+        for seq, state, key, due in (
+            (1, 2, None, None), (2, 4, None, None), (3, 3, "k", None), (4, 1, "k", None), (5, 0, "k", None),
+            (6, 0, None, 9.0), (7, 0, None, None),
+        ):  # fmt: skip
+            row = (seq, str(seq), state, state == State.LEASED, key, due)
+            rest = "'bob', ?, ?, NULL, NULL, 1.0, 1.0, 4, ''"
+            db.execute(f"INSERT INTO work VALUES (?, 'alice', ?, 'a', ?, ?, 3, 1, {rest})", row)
+            if state in (State.READY, State.LEASED, State.DEAD):
+                db.execute("INSERT INTO body VALUES (?, x'01020304')", (seq,))
         db.execute("INSERT INTO totals VALUES ('a', 5, 6, 7)")
+        db.execute("INSERT INTO totals VALUES ('b', 1, 0, 0)")
     db.close()
     store = SqliteStore(tmp_path / "q")
     snapshot = store.load()
-    assert snapshot.counts == {"a": Counts(ready=1, bytes=4, done_total=5, dead_total=6, expired_total=7)}
-    assert snapshot.next_seq == 8
-    taken, _ = store.take("a", "bob", 1, 2**20, 1000.0)
-    assert [(t.id, t.body, t.waybill) for t in taken] == [("x", b"\1\2\3\4", None)]
+    assert snapshot.counts == {
+        "a": Counts(ready=3, leased=1, dead=1, bytes=20, done_total=5, dead_total=6, expired_total=7),
+        "b": Counts(done_total=1),
+    }
+    assert (snapshot.next_seq, snapshot.settled_rows) == (8, 2)
+    assert [(h.seq, h.fence, h.attempt, h.holder) for h in snapshot.held] == [(4, 1, 1, "bob")]
+    assert [store.browse("*", state, 0, 9)[0].seq for state in State if state is not State.PURGED] == [5, 4, 1, 3, 2]
+    assert [t.seq for t in store.take("a", "bob", 9, 2**20, 1000.0)[0]] == [7]
+    store.finish([4], 1000.0)
+    assert [(t.seq, t.body) for t in store.take("a", "bob", 9, 2**20, 1000.0)[0]] == [(5, b"\1\2\3\4")]
+    assert store.next_times() == (9.0, None)
     store.rollback()
+    assert store._db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2  # incremental
     with contextlib.closing(store.still()) as still:
         assert still.check() == []
     store.close()
