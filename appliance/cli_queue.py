@@ -102,13 +102,18 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _ls(options: argparse.Namespace) -> int:
     stats = ask_supervisor(options, "queue.stats", QueueStats)
-    depths = tuple(depth for depth in stats.depths if matches(options.address or depth.address, depth.address))
+    depths = _depths(stats, options.address) if options.address else stats.depths
     if options.json:
         print_json(msgspec.structs.replace(stats, depths=depths))
         return DONE
     head = ("ADDRESS", "WAITING", "IN HAND", "DEAD", "DONE", "EXPIRED", "PURGED", "CONSUMERS", "SIZE")
     print("\n".join(table(head, [_row(depth) for depth in depths])))
     return DONE
+
+
+def _depths(stats: QueueStats, pattern: str) -> tuple[Depth, ...]:
+    short = pattern.removeprefix(f"{stats.broker}/")
+    return tuple(depth for depth in stats.depths if matches(short, depth.address))
 
 
 def _row(d: Depth) -> tuple[str, ...]:
@@ -220,8 +225,8 @@ def _purge(options: argparse.Namespace) -> int:
     choice = msgspec.structs.replace(_choice(options, Purge), state="ready" if options.waiting else "dead")
     number = len(choice.seqs)
     if choice.address:
-        depths = ask_supervisor(options, "queue.stats", QueueStats).depths
-        number = sum(getattr(d, choice.state) for d in depths if matches(choice.address, d.address))
+        stats = ask_supervisor(options, "queue.stats", QueueStats)
+        number = sum(getattr(depth, choice.state) for depth in _depths(stats, choice.address))
     what = "waiting messages" if options.waiting else "dead letters"
     where = f" at {choice.address}" if choice.address else ""
     confirm(options, f"This drops {min(number, options.limit)} {what}{where} for good.")

@@ -302,6 +302,7 @@ class Engine:
         return QueueStats(
             at=self._clock.wall(),
             depths=depths(work.ledger, work.dispatch),
+            broker=f"{self._home.lan}/{self._home.cluster}",
             clients=tuple(sorted({session.name for session in self._sessions.values()})),
             sessions=len(self._sessions),
             bytes=work.ledger.bytes,

@@ -30,6 +30,7 @@ from tests.unit.supervisor.control_stub import ControlStub
 
 STATS = QueueStats(
     at=0.0,
+    broker="lan/main",
     depths=(
         Depth(address="flow.orders.0", ready=3, leased=1, dead=2, done_total=9, consumers=2, bytes=2048),
         Depth(address="notice.mail", dead=1),
@@ -103,8 +104,11 @@ def test_alone_it_lists_the_addresses(
     assert msgspec.json.decode(capsys.readouterr().out, type=QueueStats) == STATS
 
 
-def test_a_list_can_be_narrowed_to_a_pattern(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
-    assert supervisor.run("ls", "notice.*", "--json") == 0
+@pytest.mark.parametrize("pattern", ["notice.*", "lan/main/notice.mail"])
+def test_a_list_can_be_narrowed_to_a_pattern(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], pattern: str
+) -> None:
+    assert supervisor.run("ls", pattern, "--json") == 0
     assert [depth["address"] for depth in json.loads(capsys.readouterr().out)["depths"]] == ["notice.mail"]
 
 

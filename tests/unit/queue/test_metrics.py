@@ -57,7 +57,7 @@ def test_every_figure_is_there_under_its_address() -> None:
     )  # fmt: skip
     stats = QueueStats(
         at=0.0, depths=(depth, Depth(address="lan/other/x")), sessions=4, busy=True, disk_free=2**33, remembered=21,
-        turns=8, commits=meter.commits, commit_s=meter.commit_s, commits_within=meter.commits_within,
+        remembered_s=60.5, turns=8, commits=meter.commits, commit_s=meter.commit_s, commits_within=meter.commits_within,
     )  # fmt: skip
     types, samples = parsed(exposition(stats))
 
@@ -77,6 +77,7 @@ def test_every_figure_is_there_under_its_address() -> None:
     assert value("sessions") == 4
     assert value("disk_free_bytes") == 2**33
     assert value("remembered_ids") == 21
+    assert value("remembered_seconds") == 60.5
     assert value("turns_total") == 8
     assert types["alpha_ren_queue_commit_seconds"] == "histogram"
     assert value("commit_seconds_bucket", le="0.0005") == 2
