@@ -91,7 +91,7 @@ class Work:
             known = before.known((h.seq, h.fence))
             if known is not None:
                 lease.until = known.until
-                if known.consumer is not None and not known.consumer.session.closed:
+                if known.consumer is not None:
                     lease.consumer = known.consumer
                     known.consumer.took(h.address, h.size)
             self.leases.add(lease)
