@@ -224,3 +224,39 @@ def test_a_backoff_is_not_shortened_by_a_restart(desk: Desk) -> None:
     assert desk.deliveries("bob") == []
     pass_time(desk, 1.0, "bob")
     assert [handed.attempt for handed in desk.deliveries("bob")] == [2]
+
+
+def test_an_item_that_expires_in_a_consumer_s_hands_may_still_be_done(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1", expires_s=5.0))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    for _ in range(12):
+        desk.clock.advance(1.0)
+        desk.send("alice", wire.Heartbeat((handed.token,)))
+    assert desk.settle("alice", handed.token) == wire.STORED
+    counts = desk.engine._work.ledger.of("a")
+    assert (counts.done_total, counts.expired_total) == (1, 0)
+
+
+@pytest.mark.parametrize("ending", ["retry", "release", "lapse", "leave", "restart"])
+def test_an_item_that_comes_back_after_its_time_has_expired(desk: Desk, ending: str) -> None:
+    desk.publish("alice", wire.Item("a", "1", expires_s=5.0))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    pass_time(desk, 6.0, "alice")
+    if ending in {"retry", "release"}:
+        outcome = wire.RETRY if ending == "retry" else wire.RELEASE
+        assert desk.settle("alice", handed.token, outcome) == wire.STORED
+    elif ending == "leave":
+        desk.send("alice", wire.Bye())
+    elif ending == "restart":
+        desk.restart()
+        desk.hello("bob")
+        pass_time(desk, 11.0, "bob")
+    else:
+        pass_time(desk, 11.0, "alice")
+    counts = desk.engine._work.ledger.of("a")
+    assert (counts.ready, counts.leased, counts.expired_total) == (0, 0, 1)
+    desk.hello("bob")
+    desk.consume("bob", "a")
+    assert desk.deliveries("bob") == []
