@@ -85,29 +85,43 @@ class Calls:
         except ApplianceError as error:
             self._refuse(session, header.request, error)
             return
-        servers = self._servers.get(name)
         if self._asked[session] >= MAX_PENDING:
             hint = "Wait for some of them to be answered."
             self._fail(session, header.request, wire.Fault("queue-busy", "Too many calls are under way.", hint, 503))
         elif name in self._own:
             self._asked[session] += 1
             self._noted.append((session, msgspec.structs.replace(header, name=name), bodies[0]))
-        elif not servers:
-            hint = "Is the component that serves it up? `alpha-ren status` shows it."
-            self._fail(session, header.request, wire.Fault(NOT_SERVED, f"Nobody serves {name}.", hint, 503))
         else:
-            server = min(servers, key=self._in_hand.__getitem__)
-            servers.append(servers.pop(servers.index(server)))
-            self._pass_on(session, header, bodies[0], name, server)
+            self._pass_on(session, header.request, name, bodies[0], header.deadline_s)
 
-    def _pass_on(self, session: Session, header: wire.Call, body: bytes, name: str, server: Session) -> None:
+    def _pass_on(self, caller: Session, request: int, name: str, body: bytes, deadline_s: float) -> None:
+        servers = self._servers.get(name)
+        if not servers:
+            hint = "Is the component that serves it up? `alpha-ren status` shows it."
+            self._fail(caller, request, wire.Fault(NOT_SERVED, f"Nobody serves {name}.", hint, 503))
+            return
+        server = min(servers, key=self._in_hand.__getitem__)
+        servers.append(servers.pop(servers.index(server)))
         number, self._next = self._next, self._next + 1
-        until = self._clock.now() + header.deadline_s
-        self._pending[number] = Pending(number, name, session, header.request, server, until)
-        self._asked[session] += 1
+        until = self._clock.now() + deadline_s
+        self._pending[number] = Pending(number, name, caller, request, server, until)
+        self._asked[caller] += 1
         self._in_hand[server] += 1
         heapq.heappush(self._by_time, (until, number))
-        self._outbox.post(server, wire.Asked(number, name, session.name, header.deadline_s), [body])
+        self._outbox.post(server, wire.Asked(number, name, caller.name, deadline_s), [body], call=number)
+
+    def take_back(self, number: int) -> Pending | None:
+        """Take a call away from its server, which has not heard of it."""
+        pending = self._pending.get(number)
+        if pending is not None:
+            self._end(pending)
+        return pending
+
+    def pass_on_again(self, pending: Pending, body: bytes) -> None:
+        """Give a call that was taken back to another server."""
+        if not pending.caller.closed:
+            left_s = max(0.0, pending.until - self._clock.now())
+            self._pass_on(pending.caller, pending.request, pending.name, body, left_s)
 
     def run_own(self) -> None:
         """Carry out what was asked of the broker itself, as much as fits into a turn, and answer it."""
@@ -196,6 +210,9 @@ class Calls:
         del self._pending[pending.number]
         self._count_down(self._asked, pending.caller)
         self._count_down(self._in_hand, pending.server)
+        if len(self._by_time) > 2 * len(self._pending) + MAX_PENDING:  # deadlines may be far, and answers soon
+            self._by_time = [(each.until, each.number) for each in self._pending.values()]
+            heapq.heapify(self._by_time)
 
     def _count_down(self, counter: Counter[Session], session: Session) -> None:
         counter[session] -= 1

@@ -4,7 +4,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +164,21 @@ class Engine:
         log.info("%s has left", session.name)
         self._drop(session, give_back=True)
 
-    def _drop(self, session: Session, *, give_back: bool) -> None:
+    def _drop(self, session: Session, *, give_back: bool, unsent: Sequence[Parcel] = ()) -> None:
+        """End a session; what it was not sent goes to others, since nobody has seen it."""
         session.closed = True
-        for parcel in session.stalled:
-            self._work.undelivered(tuple(parcel.leases), session)
+        unsent = (*unsent, *session.stalled)
         session.stalled.clear()
+        again = [(self._calls.take_back(parcel.call), parcel.frames[-1]) for parcel in unsent if parcel.call]
+        for parcel in unsent:
+            self._work.undelivered(tuple(parcel.leases), session)
         del self._sessions[session.route]
         self._work.leave(session, give_back=give_back)
         self._events.leave(session)
         self._calls.leave(session)
+        for call, body in again:
+            if call is not None:
+                self._calls.pass_on_again(call, body)
 
     def undelivered(self, parcel: Parcel, *, gone: bool) -> None:
         """Hear that a parcel could not be sent; `gone` when its peer is not connected any more."""
@@ -180,9 +186,10 @@ class Engine:
         if session is None:
             self.parting.discard(parcel.route)
             return
-        self._work.undelivered(tuple(parcel.leases), session)
         if gone and not session.closed:
-            self._drop(session, give_back=False)
+            self._drop(session, give_back=False, unsent=[parcel])
+        else:
+            self._work.undelivered(tuple(parcel.leases), session)
 
     def lost(self, route: Route) -> None:
         """Hear that what was sent there did not arrive; what the peer still has in hand it may yet settle."""
@@ -255,6 +262,8 @@ class Engine:
 
     def next_time(self) -> float:
         """Return in how many seconds the next turn is due, if no message comes before."""
+        if self._outbox.parcels:
+            return 0.0
         work = self._work.next_time() if self._full_until is None else self._full_until
         times = [at for at in (work, self._calls.next_time()) if at is not None]
         now = self._clock.now()

@@ -1,8 +1,10 @@
 """Events: the last value of each topic, kept in memory, and who wants to hear of it."""
 
+from collections import Counter
+
 import msgspec
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, Refused
 from appliance.queue import wire
 from appliance.queue.address import Home, matches
 from appliance.queue.clock import Clock
@@ -12,6 +14,10 @@ from appliance.queue.sessions import Outbox, Session, Watcher
 
 MAX_TOPICS = 10_000
 MAX_KEPT_BYTES = 64 * 2**20
+MAX_TOPICS_OF_ONE = 2_000
+MAX_KEPT_BYTES_OF_ONE = 16 * 2**20
+"""What one name may have the broker keep, so that it leaves room for the others."""
+MANY_HINT = "A topic is for a state that changes; what happens once is work."
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -31,6 +37,8 @@ class Events:
         self._outbox = outbox
         self._kept: dict[str, Kept] = {}
         self._kept_bytes = 0
+        self._topics_of: Counter[str] = Counter()
+        self._bytes_of: Counter[str] = Counter()
         self._watchers: list[Watcher] = []
 
     def handle_emit(self, session: Session, header: wire.Emit, bodies: wire.Frames) -> None:
@@ -57,6 +65,16 @@ class Events:
         if grown > MAX_KEPT_BYTES or (old is None and len(self._kept) >= MAX_TOPICS):
             ack.busy(0, "The broker keeps as many events as it may.", BUSY_FULL_S)
             return
+        mine = old is not None and old.origin == session.name
+        topics = self._topics_of[session.name] + (not mine)
+        size = self._bytes_of[session.name] + len(body) - (len(old.body) if old is not None and mine else 0)
+        if (topics > MAX_TOPICS_OF_ONE and not mine) or size > MAX_KEPT_BYTES_OF_ONE:
+            ack.refuse(0, Refused(f"{session.name} has as many events kept as one name may.", hint=MANY_HINT))
+            return
+        if old is not None and not mine:
+            self._topics_of[old.origin] -= 1
+            self._bytes_of[old.origin] -= len(old.body)
+        self._topics_of[session.name], self._bytes_of[session.name] = topics, size
         self._kept[topic] = kept = Kept(body, session.name, at)
         self._kept_bytes = grown
         for watcher in self._watchers:

@@ -151,10 +151,11 @@ class Watcher:
 class Parcel:
     """A message to be sent.
 
-    `leases` are those it hands out; of two with the same `latest`, only the newer need arrive.
+    `leases` are those it hands out, `call` is the number of the call that it passes on; of two with the same `latest`,
+    only the newer need arrive.
     """
 
-    __slots__ = ("frames", "latest", "leases", "route", "session")
+    __slots__ = ("call", "frames", "latest", "leases", "route", "session")
 
     def __init__(
         self,
@@ -163,12 +164,15 @@ class Parcel:
         frames: Frames,
         leases: Sequence[tuple[int, int]] = (),
         latest: tuple[int, str] | None = None,
+        *,
+        call: int = 0,
     ) -> None:
         self.route = route
         self.session = session
         self.frames = frames
         self.leases = leases
         self.latest = latest
+        self.call = call
 
     @property
     def size(self) -> int:
@@ -222,9 +226,10 @@ class Outbox:
         *,
         leases: Sequence[tuple[int, int]] = (),
         latest: tuple[int, str] | None = None,
+        call: int = 0,
     ) -> None:
         """Queue a message for a session."""
-        self.parcels.append(Parcel(session.route, session, to_client(header, bodies), leases, latest))
+        self.parcels.append(Parcel(session.route, session, to_client(header, bodies), leases, latest, call=call))
 
     def post_to_route(self, route: Route, header: Header) -> None:
         """Queue a message for a peer without a session."""

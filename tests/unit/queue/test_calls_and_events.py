@@ -1,6 +1,7 @@
 """Calls and events through a real broker process."""
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,8 +9,12 @@ import pytest
 from appliance.contracts.member import Ping, Pong
 from appliance.contracts.traffic import Messages
 from appliance.errors import DeadlinePassed, InvalidInput, NotFound
+from appliance.queue import wire
+from appliance.queue.calls import MAX_PENDING
 from appliance.queue.client import RemoteError, Request
-from tests.unit.queue.running import Broker, running
+from appliance.queue.events import MAX_KEPT_BYTES_OF_ONE, MAX_TOPICS_OF_ONE
+from tests.unit.queue.desk import Desk
+from tests.unit.queue.running import ALL, Broker, running
 from tests.unit.queue.test_work import SOON_S, first
 
 
@@ -194,3 +199,79 @@ def test_who_falls_behind_gets_the_newest_value_of_each_topic(broker: Broker) ->
             assert bodies[-1] == 49
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    made = Desk(tmp_path)
+    for name in ("alice", "bob"):
+        made.hello(name)
+        made.heard(name)
+    return made
+
+
+def answers(desk: Desk, name: str) -> list[str]:
+    """What the calls of `name` came to: the code of the fault, or the body."""
+    heard = [(h, b) for h, b in desk.heard(name) if isinstance(h, wire.Reply)]
+    return [bodies[0].decode() if header.fault is None else header.fault.code for header, bodies in heard]
+
+
+def test_a_call_that_could_not_be_sent_to_its_server_goes_to_another_or_was_not_served(desk: Desk) -> None:
+    for name in ("alice", "bob"):
+        desk.ask(name, wire.Serve(1, "name"))
+    desk.grant("carol", ALL)
+    desk.heard("carol")
+    for number in (1, 2):
+        desk.engine.handle(b"carol", "carol", wire.to_broker(wire.Call(number, "name", 60.0), [b"?"]))
+        (asked,) = desk.engine.run_turn()
+        desk.engine.undelivered(asked, gone=True)
+        assert desk.engine.next_time() == 0.0
+        desk.turn()
+        if number == 1:
+            server = "bob" if asked.route == b"alice" else "alice"
+            passed = next(h for h, b in desk.heard(server) if isinstance(h, wire.Asked) and b == [b"?"])
+            desk.send(server, wire.Answer(passed.call), b"done")
+            assert answers(desk, "carol") == ["done"]
+    assert answers(desk, "carol") == ["call-not-served"]
+
+
+def test_a_server_that_leaves_loses_its_own_calls_only(desk: Desk) -> None:
+    for name in ("alice", "bob"):
+        desk.ask(name, wire.Serve(1, "name"))
+    desk.grant("carol", ALL)
+    for number in range(10):
+        desk.send("carol", wire.Call(number, "name", 60.0), b"")
+    desk.heard("carol")
+    theirs = [h.call for h, _ in desk.heard("bob") if isinstance(h, wire.Asked)]
+    assert len(theirs) == 5
+    desk.send("alice", wire.Bye())
+    assert answers(desk, "carol") == ["call-server-lost"] * 5
+    for call in theirs:
+        desk.send("bob", wire.Answer(call), b"done")
+    assert answers(desk, "carol") == ["done"] * 5
+
+
+def test_calls_with_far_deadlines_leave_nothing_behind_once_they_are_answered(desk: Desk) -> None:
+    desk.ask("bob", wire.Serve(1, "name"))
+    for number in range(3 * MAX_PENDING):
+        desk.send("alice", wire.Call(number, "name", 1e8), b"")
+        (asked,) = [h for h, _ in desk.heard("bob") if isinstance(h, wire.Asked)]
+        desk.send("bob", wire.Answer(asked.call), b"")
+        desk.heard("alice")
+    assert len(desk.engine._calls._by_time) <= MAX_PENDING + 1
+
+
+def test_topics_without_end_are_refused_to_who_makes_them_and_to_nobody_else(desk: Desk) -> None:
+    def emit(name: str, topic: str, body: bytes = b"") -> int:
+        return desk.ask(name, wire.Emit(1, topic), body).statuses[0]
+
+    assert {emit("alice", f"t{number}") for number in range(MAX_TOPICS_OF_ONE)} == {wire.STORED}
+    assert emit("alice", "one.more") == wire.REFUSED
+    assert emit("alice", "t0", b"new") == wire.STORED
+    assert emit("bob", "t1") == wire.STORED  # it is Bob's from now on
+    assert emit("alice", "one.more") == wire.STORED
+    assert emit("alice", "and.another") == wire.REFUSED
+    large = b"x" * (MAX_KEPT_BYTES_OF_ONE // 2)
+    assert [emit("bob", f"large{number}", large) for number in range(3)] == [wire.STORED, wire.STORED, wire.REFUSED]
+    assert emit("bob", "large0", b"small") == wire.STORED
+    assert emit("bob", "large3", large[:-100]) == wire.STORED

@@ -6,7 +6,7 @@ from appliance.queue import wire
 from appliance.queue.sessions import HUSK_BYTES, Backlog, Parcel
 from tests.unit.queue.gates import resident_mb
 from tests.unit.queue.peers import Peer
-from tests.unit.queue.running import Broker, running
+from tests.unit.queue.running import ALL, Broker, running
 from tests.unit.queue.test_security import wait_until
 
 EVENT = bytes(2**18)
@@ -32,12 +32,15 @@ def test_of_events_only_the_newest_of_a_topic_is_kept_in_the_place_of_the_first(
 
 def test_clients_that_do_not_read_lose_their_sessions_before_the_broker_its_memory() -> None:
     def emit(broker: Broker) -> None:
-        with Peer(broker.connection()) as near:
+        with contextlib.ExitStack() as emitters:
+            near = [emitters.enter_context(Peer(broker.connection(f"near-{name}"))) for name in range(4)]
             for number in range(700):
-                near.send(wire.Emit(number, f"news.{number % 200}"), EVENT)
-                assert near.receive(wire.Results)[0].statuses == (wire.STORED,)
+                near[number % 4].send(wire.Emit(number, f"news.{number % 200}"), EVENT)
+                assert near[number % 4].receive(wire.Results)[0].statuses == (wire.STORED,)
 
     with running(lease_s=60.0) as broker, contextlib.ExitStack() as deaf:
+        for name in range(4):
+            broker.grant(f"near-{name}", ALL)
         before = resident_mb(broker.process)
         for _ in range(6):
             peer = deaf.enter_context(Peer(broker.connection(), high_water=1))
