@@ -36,8 +36,9 @@ from appliance.contracts.letters import (
     Requeue,
 )
 from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.errors import ApplianceError, InvalidInput, Unavailable
 from appliance.queue.address import matches
+from appliance.queue.errors import NOT_SERVED
 from appliance.queue.metrics import exposition
 from appliance.queue.preview import readable
 
@@ -51,6 +52,13 @@ EPILOG = """\
 An ADDRESS may be a pattern, in which `*` stands for any run of characters but `/`; put it in quotes. A NUMBER is what
 `dead`, `tail` and `peek` show in front of a message.
 """
+
+
+class NoBridge(Unavailable):
+    """There are no routes to other clusters, or their bridge is being started."""
+
+    code = "no-bridge"
+    hint = "It runs where the configuration has `[[queue.routes]]`; `alpha-ren status` shows whether it does."
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -277,7 +285,12 @@ def _stats(options: argparse.Namespace) -> int:
 
 
 def _routes(options: argparse.Namespace) -> int:
-    status = ask_supervisor(options, "bridge.routes", RoutesStatus)
+    try:
+        status = ask_supervisor(options, "bridge.routes", RoutesStatus)
+    except ApplianceError as error:
+        if error.problem.code == NOT_SERVED:
+            raise NoBridge("No bridge runs here.") from error
+        raise
     if options.json:
         print_json(status)
         return DONE

@@ -375,6 +375,12 @@ def test_what_the_broker_refuses_is_two_lines_on_standard_error(
     assert capsys.readouterr().err == "not-permitted: supervisor may not.\n  Ask somebody else.\n"
 
 
+def test_where_no_bridge_runs_it_says_so(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
+    supervisor.will_say("bridge.routes", Problem(code="call-not-served", message="Nobody serves it.", status=503))
+    assert supervisor.run("routes") == 3
+    assert capsys.readouterr().err.startswith("no-bridge: ")
+
+
 def test_a_route_has_its_backlog_its_lag_and_what_holds_it_up(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
 ) -> None:
