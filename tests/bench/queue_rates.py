@@ -18,10 +18,17 @@ TARGETS = {
 }
 """By peer and window: how many times the peer's rate ours has to be, at 1 KB."""
 SIZE_NAMES = {100: "100B", 1024: "1KB", 16384: "16KB"}
+SYSTEMS = (
+    "Ours: TCP encrypted with CURVE. RabbitMQ: a quorum queue with confirms; NATS: JetStream's file store with "
+    "sync_interval always; both plain TCP, with clients that prepare frames and make no object per message. SQLite: "
+    "WAL, synchronous=FULL, the same rows in batches of the window, in the one process that inserts. All sync before "
+    "they acknowledge, on the same disk, on loopback, and take turns within each run."
+)
 HOW = (
-    "queue rates: messages a second of one producer (and one consumer) in processes of their own on loopback, median "
-    "of {runs}; ours CURVE-encrypted, the peers plain; syncs are counted at 1 KB in a short run of their own under "
-    "strace; µs are processor time for each message."
+    "queue-publish, queue-consume: messages a second of one producer, and of one producer and one consumer until the "
+    "last message is settled, each in a process of its own; w is the window; median of {runs}; µs are processor time "
+    "for each message, syncs are counted at 1 KB under strace, in a run of their own; where "
+    "our own time goes is in build/bench/queue-….profile.txt. " + SYSTEMS
 )
 
 
@@ -48,9 +55,10 @@ def compared(figures: Figures, case: Case, peer: str, runs: int) -> Measure:
     rate = median(one.rate for one in theirs) if theirs else None
     beside: dict[str, float] = {}
     for name, those in (("ours", ours), (peer, theirs)):
-        if those:
+        if runs > 1 and those:
             beside[f"{name}: lowest /s"] = round(min(one.rate for one in those))
             beside[f"{name}: highest /s"] = round(max(one.rate for one in those))
+        if those:
             beside[f"{name}: clients µs"] = round(median(one.client_us for one in those), 1)
             beside[f"{name}: server µs"] = round(median(one.server_us for one in those), 1)
     for name, system in (("ours", "arq"), (peer, peer)):

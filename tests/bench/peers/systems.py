@@ -29,7 +29,7 @@ class System:
 
     @property
     def title(self) -> str:
-        """What it is, in the words of the table."""
+        """Its name and version."""
         raise NotImplementedError
 
     @property
@@ -65,7 +65,7 @@ class Arq(System):
     @property
     def title(self) -> str:
         """See System."""
-        return "ALPHA-REN, CURVE-encrypted TCP"
+        return "ALPHA-REN"
 
     def start(self) -> None:
         """See System; without a queue there is nothing to start."""
@@ -179,7 +179,7 @@ class Rabbitmq(Daemon):
     @property
     def title(self) -> str:
         """See System."""
-        return f"RabbitMQ {version(self.package)} quorum queue, plain TCP"
+        return f"RabbitMQ {version(self.package)}"
 
     def command(self) -> list[str]:
         """See Daemon."""
@@ -211,7 +211,7 @@ class Nats(Daemon):
     @property
     def title(self) -> str:
         """See System."""
-        return f"NATS {version(self.package)} JetStream, sync_interval always, plain TCP"
+        return f"NATS {version(self.package)}"
 
     def command(self) -> list[str]:
         """See Daemon."""
@@ -235,7 +235,7 @@ class Sqlite(System):
     @property
     def title(self) -> str:
         """See System."""
-        return f"bare SQLite {sqlite3.sqlite_version}, WAL, synchronous=FULL, no network"
+        return f"bare SQLite {sqlite3.sqlite_version}"
 
     @contextlib.contextmanager
     def fresh(self, queue: str) -> Iterator[Order]:
