@@ -1,5 +1,6 @@
 """The journey of a message: in through 443, through a flow, out to another system, whatever fails on the way."""
 
+import base64
 import json
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from appliance import config
 from scripts.labs import topology
-from tests.console import ConsoleClient
+from tests.console import PASSWORD, ConsoleClient
 from tests.lab.box import Box, started
 from tests.lab.systems import Record, http_target, post, smtp_sink, wait_until
 
@@ -159,6 +160,15 @@ def test_an_operator_requeues_a_dead_letter_and_it_is_delivered(box: Box, tmp_pa
         box.wait_at_rest("revived")
     assert delivered["key"] == answer.json()["id"]
     assert dead() == []
+
+
+def test_the_figures_are_scraped_from_outside_by_name_and_password(box: Box) -> None:
+    scraper = ConsoleClient(box.console.url)
+    assert scraper.get("/metrics").status == 401
+    password = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+    scraped = scraper.request("GET", "/metrics", headers={"Authorization": f"Basic {password}"})
+    assert scraped.status == 200
+    assert b"\nalpha_ren_queue_busy 0\n" in scraped.body
 
 
 def test_the_queue_of_a_running_box_is_backed_up_found_sound_and_restored(box: Box) -> None:
