@@ -200,7 +200,7 @@ def main() -> None:
     figures = Figures(titles={system.name: system.title for system in there}, missing=missing)
     with running(there):
         if what == "rates":
-            figures.syncs = sync_counts(there)
+            figures.syncs = sync_counts(there) if syncs.available() else []
             figures.rates = rates(there, runs)
             figures.profiles = profiles()
         elif what == "latency":

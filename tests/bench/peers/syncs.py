@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,11 @@ STRACE = ("strace", "-f", "-qq", "-e", "trace=fsync,fdatasync,sync_file_range,ms
 TRACE = "/tmp/syncs"
 SYNC = re.compile(rb"^(?:\d+ +)?(?:fsync|fdatasync|sync_file_range|msync)\(", re.MULTILINE)
 ATTACHED_WITHIN_S = 30.0
+
+
+def available() -> bool:
+    """Whether there is an strace, which comes with the peers."""
+    return shutil.which(STRACE[0]) is not None
 
 
 def found() -> int:
