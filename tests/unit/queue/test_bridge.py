@@ -274,6 +274,23 @@ async def until_connected(a: Side) -> None:
         await until(connected)
 
 
+def test_the_other_sides_key_may_rotate_and_is_shown_before() -> None:
+    async def main(a: Side, b: Side) -> None:
+        async with a.client() as qa:
+            assert (await route_of(qa)).next_key == b.next_keys.public
+            await asyncio.to_thread(b.rotate)
+            await qa.publish("lan/b/orders", b"", id="after")
+            async with b.client() as qb:
+                assert [d.id for d in await take(qb, "orders", 1)] == ["after"]
+
+    with clusters("a", "b") as (a, b):
+        b.admit(a)
+        a.route(b)
+        start([a, b])
+        asyncio.run(until_connected(a))
+        asyncio.run(main(a, b))
+
+
 def test_a_busy_address_holds_up_no_other_and_keeps_its_order() -> None:
     async def main(a: Side, b: Side) -> None:
         async with a.client() as qa, b.client() as qb:
