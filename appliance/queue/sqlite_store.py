@@ -37,10 +37,9 @@ BURY = """UPDATE work SET state = 3, fence = ?2, reason = ?3, changed_at = ?4, (
  (SELECT attempt, holder FROM lease WHERE seq = ?1) WHERE seq = ?1"""
 LINES = """SELECT DISTINCT address, lease.key FROM json_each(?) CROSS JOIN lease ON lease.seq = value
  CROSS JOIN work ON work.seq = value WHERE lease.key IS NOT NULL"""
-READY = "INSERT INTO ready VALUES (?,?)"
+READY = """INSERT OR IGNORE INTO ready SELECT address, seq FROM work
+ WHERE seq BETWEEN ? AND ? AND state = 0 AND key IS NULL AND due IS NULL AND not_before IS NULL"""
 UNREADY = "DELETE FROM ready WHERE address = ? AND seq BETWEEN ? AND ?"
-READY_AGAIN = """INSERT OR IGNORE INTO ready SELECT address, seq FROM work
- WHERE seq = ? AND key IS NULL AND due IS NULL AND not_before IS NULL"""
 ELDEST = """SELECT seq, due IS NULL AND not_before IS NULL FROM work
  WHERE address = ? AND key = ? AND key IS NOT NULL AND state = 0 ORDER BY seq LIMIT 2"""
 IN_HAND = """SELECT 1 FROM lease CROSS JOIN work USING (seq)
@@ -112,16 +111,14 @@ class SqliteStore(Reading):
             db.executemany(INSERT, [_row(item) for item in items])
             stored: Sequence[NewItem] = items
             answers = [True] * len(items)
+            span = (items[0].seq, items[-1].seq)
             if db.total_changes - before < len(items):
-                span = (items[0].seq, items[-1].seq)
                 seqs = {row[0] for row in db.execute("SELECT seq FROM work WHERE seq BETWEEN ? AND ?", span)}
                 stored = [item for item in items if item.seq in seqs]
                 answers = [item.seq in seqs for item in items]
             db.executemany(INSERT_BODY, [(item.seq, item.body) for item in stored])
-            begun = [(i.address, i.seq) for i in stored if i.key is None and i.due is None and i.not_before is None]
-            db.executemany(READY, begun)
-            if len(begun) < len(stored):
-                self._line_up((i.address, i.key) for i in stored if i.key is not None)
+            db.execute(READY, span)
+            self._line_up((i.address, i.key) for i in stored if i.key is not None)
             self._bytes += sum(len(item.body) for item in stored)
             return answers
 
@@ -162,7 +159,7 @@ class SqliteStore(Reading):
             rows = [(g.seq, g.fence, g.attempt, g.due, g.reason, wall) for g in given]
             self._begin().executemany(GIVE_BACK, rows)
             self._end_leases([row[0] for row in rows])
-            self._db.executemany(READY_AGAIN, [row[:1] for row in rows])
+            self._db.executemany(READY, _runs(sorted(row[0] for row in rows)))
 
     def bury(self, seq: int, fence: int, wall: float, reason: str) -> None:
         """See Store."""
@@ -208,7 +205,7 @@ class SqliteStore(Reading):
                     continue
                 db = self._begin()
                 db.executemany(change, [(seq,) for seq, _address, _key in found])
-                db.executemany(READY_AGAIN, [(seq,) for seq, _address, _key in found])
+                db.executemany(READY, [(seq, seq) for seq, _address, _key in found])
                 self._line_up((address, key) for _seq, address, key in found if key is not None)
                 for _seq, address, _key in found:
                     woken[address] = woken.get(address, 0) + 1
@@ -239,7 +236,7 @@ class SqliteStore(Reading):
             for wanted in seqs:
                 for seq, address, size, key in db.execute(REQUEUE, (wall, wanted)).fetchall():
                     found.append(Requeued(seq, address, size))
-                    db.execute(READY_AGAIN, (seq,))
+                    db.execute(READY, (seq, seq))
                     if key is not None:
                         self._line_up([(address, key)])
             db.executemany(WRITE_HISTORY, [(item.seq, wall, 0, "", "requeued", "") for item in found])

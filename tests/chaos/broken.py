@@ -34,7 +34,8 @@ class NoSync(SqliteStore):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._db.execute("PRAGMA synchronous = OFF")
+        for db in (self._db, self._checkpoints._db):
+            db.execute("PRAGMA synchronous = OFF")
 
 
 class ForgetfulDedupe(SqliteStore):

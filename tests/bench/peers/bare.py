@@ -35,7 +35,7 @@ def insert(database: sqlite3.Connection, order: Order, first: int, body: bytes) 
     rows = [(seq, "bench", f"{seq:032x}", order.queue, now, now, order.size) for seq in seqs]
     database.executemany(INSERT, rows)
     database.executemany(INSERT_BODY, [(seq, body) for seq in seqs])
-    database.executemany(READY, [(order.queue, seq) for seq in seqs])
+    database.execute(READY, (first, first + order.window - 1))
     database.execute("COMMIT")
 
 
