@@ -88,6 +88,7 @@ class History(RuleBasedStateMachine):
         for name in CONSUMERS:
             for handed in self.desk.deliveries(name):
                 self.model.delivered(handed, name)
+                assert sum(m.counts for m in self.model.leased(name)) <= CONSUMERS[name][1]
 
     def connect(self, name: str, held: tuple[wire.Token, ...] = ()) -> None:
         self.desk.hello(name)
@@ -167,10 +168,11 @@ class History(RuleBasedStateMachine):
         else:
             self.model.failed(m, lapsed=False, delay_s=delay, for_good=outcome == wire.REJECT)
 
-    @rule(pick=st.integers(0, 99), outcome=st.sampled_from([wire.DONE, wire.RETRY, wire.REJECT, wire.RELEASE]))
+    @rule(pick=st.integers(0, 9), outcome=st.sampled_from([wire.DONE, wire.RETRY, wire.REJECT, wire.RELEASE]))
     def settle_late(self, pick: int, outcome: int) -> None:
-        if self.model.old_tokens:
-            holder, token = self.model.old_tokens[pick % len(self.model.old_tokens)]
+        newest = self.model.old_tokens[-10:]
+        if newest:
+            holder, token = newest[-1 - pick % len(newest)]
             assert self.desk.settle(holder, token, outcome) == wire.STALE
             self.look()
 
