@@ -19,7 +19,7 @@ from appliance.arclst import spec as arclst
 from appliance.arhav import spec as arhav
 from appliance.arsrv import spec as arsrv
 from appliance.component import ComponentSpec
-from appliance.config import Config
+from appliance.config import Config, QueueLimit
 from appliance.contracts.access import Access, AccessList, Rights
 from appliance.contracts.service import CURVE_CREDENTIAL, SERVER_KEYS_CREDENTIAL, SERVICE_FILE, Leg, ServiceContext
 from appliance.queue.client import Connection, QueueClient, RemoteError, generate_keys
@@ -72,7 +72,7 @@ class Cluster:
         folder: Path,
         *,
         selftest_entry: str = "http://127.0.0.1:9/hooks/_selftest",
-        max_depth: int = 1_000_000,
+        limits: tuple[QueueLimit, ...] = (),
     ) -> None:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -91,7 +91,7 @@ class Cluster:
                 access_file=str(folder / "access.json"),
                 lease_s=LEASE_S,
                 heartbeat_s=0.5,
-                max_depth=max_depth,
+                limits=limits,
             ),
             "arclst": arclst.Settings(egress_ports=tuple(range(1, 65000))),
             "arhav": arhav.Settings(entry=selftest_entry, port=self.ports["arhav"]),

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
+from appliance.config import QueueLimit
 from appliance.contracts.flow import (
     DeleteFlow,
     Flow,
@@ -116,13 +117,13 @@ class Bench:
 
 
 def play(
-    tmp_path: Path, scenario: Callable[[Bench], Awaitable[None]], *servers: str, max_depth: int = 1_000_000
+    tmp_path: Path, scenario: Callable[[Bench], Awaitable[None]], *servers: str, limit: QueueLimit | None = None
 ) -> None:
     """Run a scenario on a cluster with these servers."""
 
     async def run() -> None:
         async with asyncio.timeout(120):
-            with Cluster(tmp_path, max_depth=max_depth) as cluster:
+            with Cluster(tmp_path, limits=() if limit is None else (limit,)) as cluster:
                 await cluster.start("queue", "arclst", *servers)
                 async with cluster.client() as queue, aiohttp.ClientSession() as http:
                     await served(queue, "arclst.flow.put")
@@ -393,7 +394,20 @@ def test_a_message_that_the_queue_has_no_room_for_is_refused_with_503_and_when_t
                 assert problem.hint
                 assert int(response.headers["Retry-After"]) >= 1
 
-    play(tmp_path, scenario, ONE, max_depth=2)
+    play(tmp_path, scenario, ONE, limit=QueueLimit(pattern="flow.*", max_depth=2))
+
+
+def test_a_stage_that_takes_no_more_for_now_costs_no_message_an_attempt(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        async with Target() as target:
+            await bench.put(target.url, Set(path="a", value=1))
+            sent = {await bench.post(ONE, json.dumps({"id": n}).encode()) for n in range(24)}
+            await until(lambda: _count(target, len(sent)))  # turned away more often than there are attempts
+            assert {item.key for item in target.received} == sent
+            stats = await bench.queue.call("queue.stats", None, QueueStats)
+            assert sum(depth.dead_total for depth in stats.depths) == 0
+
+    play(tmp_path, scenario, ONE, limit=QueueLimit(pattern="flow.orders.1", rate=4.0))
 
 
 def test_without_the_queue_a_message_is_refused_with_503_and_when_to_come_again(tmp_path: Path) -> None:
