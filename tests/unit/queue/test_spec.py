@@ -3,7 +3,7 @@
 import msgspec
 
 from appliance.component import Site
-from appliance.config import Config, Queue, QueuePeer, QueueRoute
+from appliance.config import Config, Queue, QueueLimit, QueuePeer, QueueRoute
 from appliance.contracts.access import Access, AccessList, Rights
 from appliance.queue.settings import BridgeSettings, BrokerSettings, GateSettings
 from appliance.queue.spec import SOCKET, declare, render
@@ -90,3 +90,10 @@ def test_a_peer_speaks_for_itself_and_routes_are_known_to_the_broker() -> None:
     for other in site.placed:
         if other.component == "queue" and other.instance.name != "queue":
             assert list(render(site, other)) == []
+
+
+def test_limits_go_from_the_configuration_to_the_broker() -> None:
+    limits = (QueueLimit(pattern="flow.*", max_depth=10), QueueLimit(pattern="*", rate=5.0))
+    [broker, *_] = declare(Config(queue=Queue(limits=limits))).instances
+    assert isinstance(broker.settings, BrokerSettings)
+    assert broker.settings.limits == limits
