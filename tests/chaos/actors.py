@@ -44,7 +44,10 @@ ANSWERED_WITHIN_S = 2.0
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """Who the actor is; `life` counts how often it was started, and keeps the ids of its lives apart."""
+    """Who the actor is; `life` counts how often it was started, and keeps the ids of its lives apart.
+
+    `place` is its cluster, `other` the one to which a producer sends as well, if there is one.
+    """
 
     role: Literal["producer", "consumer"]
     name: str
@@ -56,11 +59,13 @@ class Orders(msgspec.Struct, frozen=True):
     keys: Keys
     history: str
     lease_s: float
+    place: tuple[str, str]
+    other: str
 
     @property
     def connection(self) -> Connection:
         """How to reach the broker."""
-        return Connection(self.endpoint, self.server_key, self.keys, "lan", "main")
+        return Connection(self.endpoint, self.server_key, self.keys, *self.place)
 
 
 def body_of(message: str) -> bytes:
@@ -109,8 +114,11 @@ class Producer:
     def _wish(self, dice: random.Random, lane: int, name: str) -> Publish:
         at, wall = now()
         kind = dice.random()
+        # What is timed by a broker's wall clock stays at that broker.
+        far = kind < 0.4 and self._orders.other and dice.random() < 0.6
+        address = f"{self._orders.other}/work" if far else "work"
         return Publish(
-            by=self._orders.name, at=at, wall=wall, id=name, address=f"work.{dice.randrange(3)}",
+            by=self._orders.name, at=at, wall=wall, id=name, address=f"{address}.{dice.randrange(3)}",
             key=f"{self._orders.name}.{lane}" if kind < 0.3 else None,
             delay_s=dice.uniform(0.1, 2.5) if 0.25 < kind < 0.4 else 0.0,
             not_before=wall + dice.uniform(0.2, 3.0) if 0.4 < kind < 0.47 else None,

@@ -238,7 +238,8 @@ def _state(e: Evidence) -> Iterator[str]:
             for outcome, state in (("done", State.DONE), ("reject", State.DEAD)):
                 if outcome in final and row.state != state:
                     yield f"{name} was accepted as {outcome} and is {row.state.name}"
-            if row.state == State.DONE and "done" not in said:
+            carried = "/" in row.address  # by the bridge, which keeps no record here
+            if row.state == State.DONE and "done" not in said and not carried:
                 yield f"{name} is done and nobody said so"
             if row.state == State.DEAD and "reject" not in said and row.attempt < row.max_attempts:
                 yield f"{name} is dead after {row.attempt} of {row.max_attempts} attempts and nobody rejected it"

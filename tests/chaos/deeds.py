@@ -40,6 +40,11 @@ async def _restart_broker(stage: Stage, _step: Step) -> None:
     await stage.start()
 
 
+async def _kill_bridge(stage: Stage, _step: Step) -> None:
+    await asyncio.to_thread(stage.broker.kill_bridge)
+    await asyncio.to_thread(stage.broker.start_bridge)
+
+
 async def _pause_broker(stage: Stage, step: Step) -> None:
     stage.broker.signal(signal.SIGSTOP)
     await asyncio.sleep(step.for_s)
@@ -115,6 +120,7 @@ DEEDS: dict[Kind, Deed] = {
     "pause-consumer": _pause_consumer,
     "kill-consumer": _kill_consumer,
     "kill-producer": _kill_producer,
+    "kill-bridge": _kill_bridge,
     "cut-network": _network("cut"),
     "hold-network": _network("hold"),
     "one-way-network": _network("one-way"),

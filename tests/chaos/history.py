@@ -130,6 +130,8 @@ def tally(history: Iterable[Line]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for line in history:
         answer = f" {line.answer}" if isinstance(line, Published | Settled) else ""
+        if isinstance(line, Delivered) and "/" in line.origin:
+            answer = " from another cluster"
         what = f"{line.outcome}{answer}" if isinstance(line, Settled) else type(line).__name__.lower() + answer
         counts[what] = counts.get(what, 0) + 1
     return dict(sorted(counts.items()))

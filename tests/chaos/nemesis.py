@@ -8,9 +8,9 @@ import msgspec
 Kind = Literal[
     "kill-broker", "power-cut", "torn-power-cut", "pause-broker", "restart-broker", "pause-consumer", "kill-consumer",
     "kill-producer", "cut-network", "hold-network", "one-way-network", "full-disk", "write-error", "sync-error",
-    "clock-ahead", "clock-behind",
+    "clock-ahead", "clock-behind", "kill-bridge",
 ]  # fmt: skip
-"""The faults; those of the disk need the fault layer."""
+"""The faults, each at one of the clusters."""
 
 EVERYTHING: tuple[Kind, ...] = get_args(Kind)
 GAP_S = (0.2, 0.8)

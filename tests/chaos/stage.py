@@ -1,11 +1,11 @@
-"""The stage of a run: a broker on a disk that fails, behind a network that fails, with a clock that jumps."""
+"""The stage of a run: a cluster on a disk that fails, behind a network that fails, with a clock that jumps."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,18 +14,19 @@ import msgspec
 from appliance.contracts.traffic import QueueStats
 from appliance.errors import ApplianceError
 from appliance.queue.sqlite_store import SqliteStore
-from appliance.queue.store import Brief
+from appliance.queue.store import Brief, State
 from tests.chaos.actors import Orders
 from tests.chaos.history import ClockMoved, Fault, Recorder, now
 from tests.chaos.layer import REPOSITORY, Layer
 from tests.chaos.proxy import Proxy
-from tests.unit.queue.running import ALL, Broker
+from tests.unit.queue.bridges import ANYTHING, Side
 
 LEASE_S = 1.0
 FAKETIME = "/usr/$LIB/faketime/libfaketimeMT.so.1"
 """Debian's libfaketime; the dynamic linker knows what $LIB is."""
 ENDED_WITHIN_S = 30.0
 AT_REST_WITHIN_S = 120.0
+PAGE = 1000
 
 
 class Unexpected(AssertionError):
@@ -43,7 +44,7 @@ class Actor:
         self._life = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
-        stage.broker.grant(name, ALL)
+        stage.broker.grant(name, ANYTHING)
 
     def _start(self) -> subprocess.Popen[bytes]:
         stage = self._stage
@@ -52,6 +53,7 @@ class Actor:
             role=self._role, name=self.name, life=self._life, seed=stage.seed, rate=self._rate,
             endpoint=f"tcp://127.0.0.1:{stage.proxy.port}", server_key=stage.broker.keys.public,
             keys=stage.broker.clients[self.name][0], history=str(stage.directory), lease_s=LEASE_S,
+            place=stage.broker.place, other=next(iter(stage.broker.routes), ""),
         )  # fmt: skip
         path = stage.broker.directory / f"{self.name}.json"
         path.write_bytes(msgspec.json.encode(orders))
@@ -94,7 +96,7 @@ class Stage:
     """Everything that the nemesis can lay hands on. `directory` keeps what is left of a run."""
 
     def __init__(
-        self, broker: Broker, layer: Layer, proxy: Proxy, *, directory: Path, seed: str, module: tuple[str, ...] = ()
+        self, broker: Side, layer: Layer, proxy: Proxy, *, directory: Path, seed: str, module: tuple[str, ...] = ()
     ) -> None:
         self.broker = broker
         self.layer = layer
@@ -102,7 +104,7 @@ class Stage:
         self.directory = directory
         self.seed = seed
         self._module = module
-        self._recorder = Recorder(directory, "nemesis")
+        self._recorder = Recorder(directory, f"{broker.place[1]}-nemesis")
         self.producers: list[Actor] = []
         self.consumers: list[Actor] = []
         self._clock = broker.directory / "faketime"
@@ -111,7 +113,7 @@ class Stage:
     def note(self, what: str) -> None:
         """Put a deed of the nemesis on record."""
         at, wall = now()
-        self._recorder.write(Fault(by="nemesis", at=at, wall=wall, what=what))
+        self._recorder.write(Fault(by=self._recorder.name, at=at, wall=wall, what=what))
 
     async def start(self) -> None:
         """Start the broker and return once it serves."""
@@ -142,11 +144,14 @@ class Stage:
         assert self.broker.process is not None
         if (status := self.broker.process.poll()) is not None:
             raise Unexpected(f"the broker ended by itself with {status}:\n{self.broker.log()[-4000:]}")
+        bridge = self.broker.bridge
+        if bridge is not None and bridge.poll() is not None:
+            raise Unexpected(f"the bridge ended by itself:\n{self.broker.bridge_log()[-4000:]}")
 
     def set_clock(self, offset_s: float) -> None:
         """Move the broker's wall clock this far from the machine's."""
         at, wall = now()
-        self._recorder.write(ClockMoved(by="nemesis", at=at, wall=wall, offset_s=offset_s))
+        self._recorder.write(ClockMoved(by=self._recorder.name, at=at, wall=wall, offset_s=offset_s))
         candidate = self._clock.with_suffix(".new")
         candidate.write_text(f"{offset_s:+g}\n")
         candidate.rename(self._clock)
@@ -172,21 +177,26 @@ class Stage:
         """Return all that the store holds; the broker is down."""
         store = SqliteStore(self.broker.directory / "state" / "queue.sqlite")
         try:
-            return store.recent(10**9)
+            return [brief for state in State for pattern in ("*", "*/*/*") for brief in _all(store, pattern, state)]
         finally:
             store.close()
 
     def keep(self) -> None:
         """Copy what is left of the broker to where the history is."""
-        log = self.broker.directory / "log"
-        if log.exists():
-            (self.directory / "broker.log").write_bytes(log.read_bytes())
-        for path in (self.broker.directory / "state").glob("queue.sqlite*"):
-            (self.directory / path.name).write_bytes(path.read_bytes())
+        kept = [*self.broker.directory.glob("*log"), *(self.broker.directory / "state").glob("queue.sqlite*")]
+        for path in kept:
+            (self.directory / f"{self.broker.place[1]}-{path.name}").write_bytes(path.read_bytes())
 
     def close(self) -> None:
-        """Leave no broker behind."""
-        process = self.broker.process
-        if process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+        """Leave no process behind."""
+        for process in (self.broker.bridge, self.broker.process):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def _all(store: SqliteStore, pattern: str, state: State) -> Iterator[Brief]:
+    last = 0
+    while page := store.browse(pattern, state, last, PAGE):
+        yield from page
+        last = page[-1].seq

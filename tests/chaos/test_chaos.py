@@ -9,14 +9,14 @@ from tests.chaos import report
 from tests.chaos.nemesis import EVERYTHING, Kind, schedule
 from tests.chaos.run import Plan, run
 
-IN_TESTS_S = 36.0
+IN_TESTS_S = 40.0
 
 
 def test_nothing_that_was_acknowledged_is_lost_whatever_happens() -> None:
     outcome = report.judge(Plan(report.fresh_seed(), IN_TESTS_S))
     assert {step.kind for step in outcome.steps} == set(EVERYTHING)
-    for what, least in (("published stored", 200), ("published duplicate", 5), ("done ok", 200), ("retry ok", 5)):
-        assert outcome.tally[what] >= least
+    least = {"published stored": 200, "published duplicate": 5, "done ok": 200, "delivered from another cluster": 20}
+    assert all(outcome.tally.get(what, 0) >= number for what, number in least.items()), outcome.tally
     assert outcome.tally["done stale"] > 0
 
 
@@ -34,7 +34,7 @@ def test_a_store_that_breaks_its_word_is_found_out(
     store: str, kinds: tuple[Kind, ...], invariant: str, tmp_path: Path
 ) -> None:
     module = ("-m", "tests.chaos.broken", store)
-    outcome = run(Plan("broken", 4.0, kinds, module=module), tmp_path)
+    outcome = run(Plan("broken", 3.0, kinds, module=module, clusters=("a",)), tmp_path)
     assert invariant in {violation.invariant for violation in outcome.violations}
 
 
