@@ -22,6 +22,9 @@ Line = tuple[str, str]
 INSERT = """INSERT OR IGNORE INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder, key, due,
  not_before, expires_at, published_at, changed_at, size, reason, waybill)
  VALUES (?,?,?,?,0,0,?,0,'',?,?,?,?,?,?,?,'',?)"""
+INSERT_PLAIN = """INSERT OR IGNORE INTO work (seq, origin, id, address, state, attempt, max_attempts, fence, holder,
+ published_at, changed_at, size, reason) VALUES (?1,?2,?3,?4,0,0,?5,0,'',?6,?6,?7,'')"""
+"""For a batch in which no item has more than it must: a third less work than INSERT."""
 INSERT_BODY = "INSERT INTO body VALUES (?,?)"
 DROP_BODIES = "DELETE FROM body WHERE seq BETWEEN ? AND ?"
 TAKE = """SELECT seq, fence, origin, id, attempt, max_attempts, published_at, data, expires_at, waybill
@@ -73,6 +76,10 @@ def _runs(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
+def _is_plain(i: NewItem) -> bool:
+    return i.key is None and i.due is None and i.not_before is None and i.expires_at is None and i.waybill is None
+
+
 def _row(i: NewItem) -> tuple[object, ...]:
     at = i.published_at
     times = (i.due, i.not_before, i.expires_at, at, at)
@@ -108,7 +115,11 @@ class SqliteStore(Reading):
         with translated():
             db = self._begin()
             before = db.total_changes
-            db.executemany(INSERT, [_row(item) for item in items])
+            if all(map(_is_plain, items)):
+                plain = [(i.seq, i.origin, i.id, i.address, i.max_attempts, i.published_at, len(i.body)) for i in items]
+                db.executemany(INSERT_PLAIN, plain)
+            else:
+                db.executemany(INSERT, [_row(item) for item in items])
             stored: Sequence[NewItem] = items
             answers = [True] * len(items)
             span = (items[0].seq, items[-1].seq)
