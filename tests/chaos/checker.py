@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from appliance.queue.store import Brief, State
-from tests.chaos.history import ClockMoved, Delivered, Line, Publish, Published, Settle, Settled
+from tests.chaos.history import ClockMoved, Delivered, Line, Publish, Published, Purge, Settle, Settled
 
 Name = tuple[str, str]
 """(origin, id): what names a message."""
@@ -55,6 +55,7 @@ class Evidence:
         self.deliveries: ByName[Delivered] = ByName()
         self.settles: ByName[Settle] = ByName()
         self.settled: ByName[Settled] = ByName()
+        self.purged = any(isinstance(line, Purge) for line in history)
         self.clock = [line for line in history if isinstance(line, ClockMoved)]
         for row in store:
             self.rows.add((row.origin, row.id), row)
@@ -235,9 +236,11 @@ def _state(e: Evidence) -> Iterator[str]:
         if len(final) > 1:
             yield f"{name} was ended {len(final)} times"
         for row in rows:
-            for outcome, state in (("done", State.DONE), ("reject", State.DEAD)):
-                if outcome in final and row.state != state:
+            for outcome, states in (("done", {State.DONE}), ("reject", {State.DEAD, State.PURGED})):
+                if outcome in final and row.state not in states:
                     yield f"{name} was accepted as {outcome} and is {row.state.name}"
+            if row.state == State.PURGED and not e.purged:
+                yield f"{name} is purged and nobody did it"
             carried = "/" in row.address  # by the bridge, which keeps no record here
             if row.state == State.DONE and "done" not in said and not carried:
                 yield f"{name} is done and nobody said so"

@@ -16,7 +16,7 @@ def seen_from(here: str, history: Sequence[Line], stores: Mapping[str, Sequence[
     at_home = f"lan/{here}/"
     seen: list[Line] = [line for line in history if line.by.startswith(f"{here}-")]
     bound = {(line.by, line.id) for line in history if isinstance(line, Publish) and line.address.startswith(at_home)}
-    ended = {State.DEAD, State.EXPIRED}
+    ended = {State.DEAD, State.EXPIRED, State.PURGED}
     kept = {(row.origin, row.id) for rows in stores.values() for row in rows if row.state in ended}
     for line in history:
         if isinstance(line, Publish | Published) and (line.by, line.id) in bound:

@@ -45,6 +45,11 @@ async def _kill_bridge(stage: Stage, _step: Step) -> None:
     await asyncio.to_thread(stage.broker.start_bridge)
 
 
+async def _purge(stage: Stage, _step: Step) -> None:
+    await stage.purge("dead")
+    await stage.purge("ready")
+
+
 async def _pause_broker(stage: Stage, step: Step) -> None:
     stage.broker.signal(signal.SIGSTOP)
     await asyncio.sleep(step.for_s)
@@ -121,6 +126,7 @@ DEEDS: dict[Kind, Deed] = {
     "kill-consumer": _kill_consumer,
     "kill-producer": _kill_producer,
     "kill-bridge": _kill_bridge,
+    "purge": _purge,
     "cut-network": _network("cut"),
     "hold-network": _network("hold"),
     "one-way-network": _network("one-way"),

@@ -83,13 +83,17 @@ class ClockMoved(Record, frozen=True):
     offset_s: float
 
 
+class Purge(Record, frozen=True):
+    """An operator is about to drop messages that are dead or wait."""
+
+
 class Fault(Record, frozen=True):
     """The nemesis did something."""
 
     what: str
 
 
-Line = Publish | Published | Delivered | Settle | Settled | ClockMoved | Fault
+Line = Publish | Published | Delivered | Settle | Settled | ClockMoved | Purge | Fault
 
 
 class Recorder:

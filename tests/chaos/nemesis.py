@@ -8,7 +8,7 @@ import msgspec
 Kind = Literal[
     "kill-broker", "power-cut", "torn-power-cut", "pause-broker", "restart-broker", "pause-consumer", "kill-consumer",
     "kill-producer", "cut-network", "hold-network", "one-way-network", "full-disk", "write-error", "sync-error",
-    "clock-ahead", "clock-behind", "kill-bridge",
+    "clock-ahead", "clock-behind", "kill-bridge", "purge",
 ]  # fmt: skip
 """The faults, each at one of the clusters."""
 

@@ -1,6 +1,7 @@
 """The stage of a run: a cluster on a disk that fails, behind a network that fails, with a clock that jumps."""
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from typing import Literal
 
 import msgspec
 
+from appliance.contracts import letters
 from appliance.contracts.traffic import QueueStats
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, Unavailable
 from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Brief, State
 from tests.chaos.actors import Orders
-from tests.chaos.history import ClockMoved, Fault, Recorder, now
+from tests.chaos.history import ClockMoved, Fault, Purge, Recorder, now
 from tests.chaos.layer import REPOSITORY, Layer
 from tests.chaos.proxy import Proxy
 from tests.unit.queue.bridges import ANYTHING, Side
@@ -172,6 +174,15 @@ class Stage:
                 open_work = str([depth for depth in stats.depths if depth.ready or depth.leased])
                 await asyncio.sleep(0.2)
         raise Unexpected(f"the queue does not come to rest: {open_work}")
+
+    async def purge(self, state: Literal["dead", "ready"]) -> None:
+        """Drop some of what is in that state, as an operator does; whether it was done is not asked."""
+        at, wall = now()
+        self._recorder.write(Purge(by=self._recorder.name, at=at, wall=wall))
+        choice = letters.Purge(address="work.*", state=state, limit=10)
+        async with self.broker.client() as client:
+            with contextlib.suppress(Unavailable):
+                await client.call("queue.purge", choice, letters.Changed)
 
     def stored(self) -> list[Brief]:
         """Return all that the store holds; the broker is down."""

@@ -312,6 +312,11 @@ def done_by_nobody(s: Story) -> None:
     s.row("x", 50)
 
 
+def purged_by_nobody(s: Story) -> None:
+    s.publish("x")
+    s.row("x", 50, State.PURGED, attempt=0)
+
+
 def dead_for_no_reason(s: Story) -> None:
     s.publish("x")
     s.dead("x", 50, attempt=3)
@@ -358,7 +363,7 @@ BROKEN = {
     "order": (elder_after_younger, two_leases_of_a_key, stored_out_of_order),
     "early": (delay_cut_short, retried_too_soon, before_its_time, expired_too_soon, expired_without_a_date),
     "attempts": (one_attempt_too_many, attempts_not_counted, too_many_on_record),
-    "state": (done_and_dead, ended_twice, done_by_nobody, dead_for_no_reason),
+    "state": (done_and_dead, ended_twice, done_by_nobody, purged_by_nobody, dead_for_no_reason),
     "fencing": (one_token_twice, done_by_a_passed_lease, delivered_after_it_was_done, retried_by_a_passed_lease),
     "notice": (dead_in_silence,),
 }
