@@ -13,7 +13,7 @@ from appliance.contracts.bridge import RoutesStatus
 from appliance.contracts.traffic import Message, Messages, QueueStats, RecentQuery, WorkState
 
 Seq = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Person = Annotated[str, Meta(pattern=r"^[\w.@ -]{0,64}$")]
+Person = Annotated[str, Meta(pattern=r"^[\w.@ -]{0,64}\Z")]
 """Who asks, where the key stands for several people; for the journal."""
 
 EVERY_ADDRESS = ("*", "*/*/*")

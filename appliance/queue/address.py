@@ -39,9 +39,7 @@ class Home(msgspec.Struct, frozen=True):
 
     def short_pattern(self, text: str) -> str:
         """Return the pattern in the form in which it matches canonical addresses. Raises BadAddress."""
-        if len(text) > MAX_NAME + 66 or not PATTERN.fullmatch(text):
-            raise BadAddress(f"`{text[:80]}` is not a pattern of addresses.")
-        return text.removeprefix(f"{self.place}/")
+        return check_pattern(text).removeprefix(f"{self.place}/")
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -65,6 +63,13 @@ def parse(text: str, home: Home) -> Address:
     if len(parts[2]) > MAX_NAME or not NAME.fullmatch(parts[2]):
         raise BadAddress(f"`{parts[2][:80]}` is not the name of an address.")
     return Address(*parts)
+
+
+def check_pattern(text: str) -> str:
+    """Return the address or pattern as it is. Raises BadAddress."""
+    if len(text) > MAX_NAME + 66 or not PATTERN.fullmatch(text):
+        raise BadAddress(f"`{text[:80]}` is not a pattern of addresses.")
+    return text
 
 
 def is_foreign(canonical: str) -> bool:

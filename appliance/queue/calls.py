@@ -138,7 +138,7 @@ class Calls:
             return
         try:
             reply = handle()
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._refuse(session, request, InvalidInput(f"The request does not fit: {error}."))
         except StoreFull:
             self._answered.append((session, request, b""))

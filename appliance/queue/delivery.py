@@ -25,7 +25,7 @@ def decode_body(body: bytes, kind: type[T]) -> T:
     """Return the MessagePack body as `kind`; raise InvalidInput where it does not fit."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"The body is not a {getattr(kind, '__name__', kind)}: {error}.") from error
 
 

@@ -146,7 +146,7 @@ class Engine:
         if old is not None:
             self._drop(old, give_back=False)
         session = self._sessions[route] = Session(route, user, grant, self._clock.now())
-        log.info("%s is here (%s)", grant.name, hello.software)
+        log.info("%s is here (%.100r)", grant.name, hello.software)
         s = self._settings
         broker = f"{self._home.lan}/{self._home.cluster}"
         rules = (s.heartbeat_s, s.lease_s, s.max_body)

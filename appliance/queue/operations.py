@@ -88,7 +88,8 @@ class Operations:
         self._errand.pass_on()
 
     def _recent(self, _session: Session, query: RecentQuery) -> Messages:
-        found = self._store.recent(query.limit, query.only, query.without)
+        only, without = (self._home.short_pattern(each) if each else each for each in (query.only, query.without))
+        found = self._store.recent(query.limit, only, without)
         return Messages(messages=tuple(map(message_of, found)))
 
     def _browse(self, session: Session, query: Browse) -> Messages:

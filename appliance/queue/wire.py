@@ -64,7 +64,7 @@ class Fault(Header, frozen=True):
     code: Annotated[str, Meta(max_length=100)]
     message: Text
     hint: Text = ""
-    status: int = 500
+    status: Annotated[int, Meta(ge=400, le=599)] = 500
 
 
 def fault_of(error: ApplianceError) -> Fault:
@@ -362,7 +362,7 @@ def _decode(frames: Frames, decoders: dict[bytes, "msgspec.msgpack.Decoder[Heade
         bodies = frames[3:]
         if isinstance(header, _BodyEach):
             bodies = _BODIES.decode(bodies[0]) if len(bodies) == 1 else []
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"The frames do not fit their command: {error}.") from error
     if len(bodies) != header.bodies:
         raise WireError(f"The command needs {header.bodies} bodies and has {len(bodies)}.")

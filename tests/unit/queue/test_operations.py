@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from appliance.contracts.access import Rights
 from appliance.contracts.letters import (
@@ -24,11 +26,13 @@ from appliance.contracts.letters import (
     Requeue,
     Tend,
 )
-from appliance.contracts.traffic import Depth, Messages, QueueStats
+from appliance.contracts.member import Ping
+from appliance.contracts.traffic import Depth, Messages, QueueStats, RecentQuery
 from appliance.queue import calls, wire
 from appliance.queue.errors import StoreFull
 from appliance.queue.sqlite_still import SqliteStill
 from appliance.queue.sqlite_store import SqliteStore
+from tests.unit.queue.damage import damaged
 from tests.unit.queue.desk import Desk
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -402,3 +406,40 @@ def test_the_broker_counts_its_commits_and_how_long_they_took(desk: Desk) -> Non
     assert after.commit_s > before.commit_s
     assert sum(after.commits_within) <= after.commits
     assert (after.sessions, after.clients) == (3, ("alice", "bob", "nobody"))
+
+
+@pytest.mark.parametrize("pattern", ["a" * 60_000, "*a" * 30_000, "[", "a b", "a\0", "*/*/*/*"])
+def test_a_pattern_that_is_none_is_refused_for_the_newest_too(desk: Desk, pattern: str) -> None:
+    for query in (RecentQuery(only=pattern), RecentQuery(without=pattern)):
+        assert refusal(desk, "queue.recent", query, "bob") == "bad-address"
+
+
+def test_who_asks_writes_no_lines_of_his_own_into_the_journal(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    for who in ("eve\n", "eve\nbob", "\x1b", "x" * 65):
+        assert refusal(desk, "queue.peek", Peek(seq=1, who=who), "bob") == "invalid-input"
+
+
+def test_the_newest_are_found_by_the_full_address_too(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a.b", "1"))
+    for only in ("a.b", "lan/main/a.b", "lan/main/*"):
+        assert len(ask(desk, "queue.recent", RecentQuery(only=only), Messages).messages) == 1
+    assert ask(desk, "queue.recent", RecentQuery(without="lan/main/a.*"), Messages).messages == ()
+
+
+REQUESTS: dict[str, msgspec.Struct] = {
+    "queue.ping": Ping(sent_at=1.0),
+    "queue.recent": RecentQuery(limit=5, only="a.*", without="b"),
+    "queue.browse": Browse(address="a.*", state="dead", after=3, limit=9),
+    "queue.peek": Peek(seq=1, limit=3, who="eve"),
+    "queue.requeue": Requeue(seqs=(1, 2), who="eve"),
+    "queue.purge": Purge(address="a.*", after=1, limit=7, who="eve", state="ready"),
+    "queue.compact": Compact(pages=3, who="eve"),
+}
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.sampled_from(sorted(REQUESTS)))
+def test_a_damaged_request_is_answered(desk: Desk, data: st.DataObject, call: str) -> None:
+    reply, body = answer(desk, "bob", call, data.draw(damaged(msgspec.msgpack.encode(REQUESTS[call]))))
+    assert (reply.fault is None) == bool(body)

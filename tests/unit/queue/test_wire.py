@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.queue import wire
 from appliance.queue.errors import WireError
+from tests.unit.queue.damage import damaged
 
 NUMBER = st.integers(0, 2**63 - 1)
 TOKEN = st.tuples(NUMBER, NUMBER)
@@ -87,6 +88,22 @@ def test_a_random_header_is_refused_or_is_a_header(command: bytes, header: bytes
     assert type(result) is wire.TO_BROKER[command]
     assert left == bodies
     assert len(left) == result.bodies
+
+
+@settings(max_examples=1000)
+@given(TO_BROKER.flatmap(with_bodies), st.data())
+def test_a_damaged_message_is_refused_or_is_one(
+    message: tuple[wire.Header, list[bytes]], data: st.DataObject
+) -> None:
+    frames = wire.to_broker(*message)
+    place = data.draw(st.integers(2, len(frames) - 1))
+    frames[place] = data.draw(damaged(frames[place]))
+    try:
+        header, bodies = wire.from_client(frames)
+    except WireError:
+        return
+    assert header.bodies == len(bodies)
+    assert wire.from_client(wire.to_broker(header, bodies)) == (header, bodies)
 
 
 def test_each_command_has_a_byte_of_its_own() -> None:
