@@ -177,7 +177,10 @@ class Calls:
     def leave(self, session: Session) -> None:
         """Take a session out: as a server, with an error for whom it served; as a caller, with its calls."""
         for name in session.serving:
-            self._servers[name].remove(session)
+            servers = self._servers[name]
+            servers.remove(session)
+            if not servers:
+                del self._servers[name]
         session.serving.clear()
         for pending in list(self._pending.values()):
             if pending.server is session:

@@ -261,6 +261,16 @@ def test_calls_with_far_deadlines_leave_nothing_behind_once_they_are_answered(de
     assert len(desk.engine._calls._by_time) <= MAX_PENDING + 1
 
 
+def test_names_that_nobody_serves_any_more_leave_nothing_behind(desk: Desk) -> None:
+    for number in range(3):
+        desk.ask("bob", wire.Serve(1, f"name-{number}"))
+        desk.send("bob", wire.Bye())
+        desk.hello("bob")
+    assert desk.engine._calls._servers == {}
+    desk.send("alice", wire.Call(1, "name-0", 60.0), b"")
+    assert answers(desk, "alice") == ["call-not-served"]
+
+
 def test_topics_without_end_are_refused_to_who_makes_them_and_to_nobody_else(desk: Desk) -> None:
     def emit(name: str, topic: str, body: bytes = b"") -> int:
         return desk.ask(name, wire.Emit(1, topic), body).statuses[0]
