@@ -6,7 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from appliance.queue.errors import StoreFailed
+from appliance.queue.errors import StoreFailed, StoreFull
+from appliance.queue.sqlite_file import connect, translated
 from appliance.queue.sqlite_store import SqliteStore
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,11 @@ def take_up(directory: Path) -> Path:
     store, candidate = directory / STORE, directory / RESTORE
     if not candidate.exists():
         return store
-    problems = _problems(candidate)
+    problems = _adopted(candidate)
     if problems:
         log.error("the backup is not taken up: %s", " ".join(problems))
         candidate.replace(directory / REFUSED)
         return store
-    with contextlib.closing(sqlite3.connect(candidate, isolation_level=None)) as db:
-        db.executescript(ESTRANGE)
     if store.exists():
         (directory / f"{REPLACED}-wal").unlink(missing_ok=True)
         store.replace(directory / REPLACED)
@@ -56,10 +55,24 @@ def take_up(directory: Path) -> Path:
     return store
 
 
+def _adopted(candidate: Path) -> list[str]:
+    """Make the backup a store that may go on from here, and return what keeps it from being one."""
+    try:
+        return _problems(candidate) or _estrange(candidate)
+    except (StoreFailed, StoreFull) as error:
+        return [error.message]
+
+
 def _problems(candidate: Path) -> list[str]:
     """Bring the backup to this firmware's schema, and return what is wrong with it."""
-    try:
-        with contextlib.closing(SqliteStore(candidate)) as store, contextlib.closing(store.still()) as still:
-            return still.check()
-    except StoreFailed as error:
-        return [error.message]
+    with translated(), contextlib.closing(connect(candidate, 0.0)) as db:
+        if db.execute("PRAGMA user_version").fetchone() == (0,):
+            return ["It is no store of the queue."]
+    with contextlib.closing(SqliteStore(candidate)) as store, contextlib.closing(store.still()) as still:
+        return still.check()
+
+
+def _estrange(candidate: Path) -> list[str]:
+    with translated(), contextlib.closing(sqlite3.connect(candidate, isolation_level=None)) as db:
+        db.executescript(ESTRANGE)
+    return []

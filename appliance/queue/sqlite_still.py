@@ -4,12 +4,14 @@ Nobody writes the file between two checkpoints (sqlite.org/wal.html), so another
 (sqlite.org/uri.html) and read it in a thread of its own, without a lock and for as long as it likes.
 """
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from appliance.queue.errors import CopyFailed
+from appliance.queue.schema import STEPS
 
 BODIES = """SELECT count(*) FILTER (WHERE body.seq IS NULL), (SELECT count(*) FROM body) - count(body.seq)
  FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 3)"""
@@ -25,6 +27,9 @@ ASTRAY = """SELECT count(*) FROM work LEFT JOIN lease USING (seq) LEFT JOIN read
   OR (lease.seq IS NOT NULL AND state > 0)
   OR (state = 0 AND work.key IS NULL AND due IS NULL AND not_before IS NULL AND lease.seq IS NULL
    AND ready.seq IS NULL)"""
+TABLES = """SELECT type, name, tbl_name FROM sqlite_schema
+ UNION SELECT 'column', tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name)
+ AS columns WHERE tables.type = 'table'"""
 STRAY = "SELECT count(*) FROM ready LEFT JOIN work USING (seq) WHERE work.address IS NOT ready.address"
 
 
@@ -58,6 +63,10 @@ class SqliteStill:
     def check(self) -> list[str]:
         """See Still."""
         try:
+            if self._db.execute(TABLES).fetchall() != _tables():
+                return ["Its tables are not those of this firmware."]
+            if self._db.execute("SELECT count(*) FROM clock").fetchone() != (1,):
+                return ["It has lost its clock."]
             found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
             lost, left = self._db.execute(BODIES).fetchone()
             astray = sum(self._db.execute(query).fetchone()[0] for query in (ASTRAY, STRAY))
@@ -84,6 +93,13 @@ class SqliteStill:
         """See Still."""
         self._db.close()
         self._let_go()
+
+
+def _tables() -> list[tuple[str, str, str]]:
+    """Return what TABLES finds in a store of this firmware."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.executescript("".join(STEPS))
+        return db.execute(TABLES).fetchall()
 
 
 def _sync(path: Path, flags: int) -> None:

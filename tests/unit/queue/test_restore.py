@@ -1,12 +1,14 @@
 """A backup that takes the place of the store: whole or not at all, and nobody's old token fits it."""
 
 import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
-from appliance.queue import wire
+from appliance.queue import restore, wire
 from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE, take_up
+from appliance.queue.schema import STEPS
 from appliance.queue.sqlite_store import SqliteStore
 from tests.unit.queue.desk import Desk
 
@@ -111,3 +113,46 @@ def test_what_is_no_sound_backup_is_set_aside_and_changes_nothing(tmp_path: Path
         assert held(tmp_path / STORE) == ["1"]
         assert (tmp_path / REFUSED).exists()
         assert not copy.exists()
+
+
+STRANGE = {
+    "another program's": "CREATE TABLE bookmarks (title TEXT)",
+    "without its tables": "PRAGMA user_version = 2",
+    "of a newer firmware": f"PRAGMA user_version = {len(STEPS) + 1}",
+}
+HURT = {
+    "without its clock": "DELETE FROM clock",
+    "without a column": "ALTER TABLE work DROP COLUMN waybill",
+    "without an index": "DROP INDEX work_settled",
+    "with a trigger": "CREATE TRIGGER loss AFTER INSERT ON work BEGIN DELETE FROM work; END",
+    "with a count that is none": "UPDATE counts SET ready = 'many'",
+}
+
+
+@pytest.mark.parametrize("script", [*STRANGE.values(), *HURT.values(), ""], ids=[*STRANGE, *HURT, "empty"])
+def test_what_is_no_store_of_this_firmware_is_set_aside_and_changes_nothing(tmp_path: Path, script: str) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    if script in HURT.values():
+        back_up(desk)
+    desk.store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / RESTORE)) as db:
+        db.executescript(script)
+    take_up(tmp_path)
+    assert held(tmp_path / STORE) == ["1"]
+    assert (tmp_path / REFUSED).exists()
+
+
+def test_a_disk_without_room_for_a_backup_does_not_keep_the_store_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    back_up(desk)
+    desk.store.close()
+    monkeypatch.setattr(restore, "ESTRANGE", "PRAGMA max_page_count = 1; CREATE TABLE t AS SELECT zeroblob(1000000)")
+    take_up(tmp_path)
+    assert held(tmp_path / STORE) == ["1"]
+    assert (tmp_path / REFUSED).exists()
