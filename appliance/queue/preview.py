@@ -32,12 +32,26 @@ def kind_of(body: bytes) -> BodyKind:
 def readable(letter: Letter) -> str:
     """Return the body for a person: laid out where it is all there, in hexadecimal where nothing better fits."""
     body, cut = letter.body, len(letter.body) < letter.message.size
-    if letter.kind in ("json", "msgpack") and not cut:
-        return msgspec.json.format(msgspec.json.encode(_opened(body))).decode()
+    laid_out = None if cut else _laid_out(letter)
+    if laid_out is not None:
+        return laid_out
     if letter.kind in ("json", "text"):
         return (_text(body, whole=False) or "") + (" …" if cut else "")
     lines = [f"{at:06x}  {body[at : at + 16].hex(' ')}" for at in range(0, len(body), 16)]
     return "\n".join([*lines, "…"] if cut else lines)
+
+
+def _laid_out(letter: Letter) -> str | None:
+    """Return JSON, or what JSON can hold, with each thing on a line of its own; None for what cannot be laid out."""
+    try:
+        match letter.kind:
+            case "json":
+                return msgspec.json.format(letter.body).decode()
+            case "msgpack":
+                return msgspec.json.format(msgspec.json.encode(_opened(letter.body))).decode()
+    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError):
+        return None  # nested too deeply, or with numbers that are too large
+    return None
 
 
 def _text(data: bytes, *, whole: bool) -> str | None:

@@ -2,10 +2,12 @@
 
 import msgspec
 import pytest
+from hypothesis import given, settings
 
 from appliance.contracts.letters import BodyKind, Letter
 from appliance.contracts.traffic import Message
 from appliance.queue.preview import JUDGED_BYTES, JUDGED_WHOLE, kind_of, readable
+from tests.unit.queue.damage import damaged
 
 
 def shown(body: bytes, limit: int | None = None) -> str:
@@ -62,3 +64,37 @@ def test_anything_else_is_shown_in_hexadecimal() -> None:
         "000000  00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f",
         "000010  10 11",
     ]
+
+
+def nested(depth: int) -> bytes:
+    """A body in a body in a body."""
+    body = b"\x00"
+    for _ in range(depth):
+        body = msgspec.msgpack.encode([body])
+    return body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[" * depth + b"]" * depth for depth in (300, 900, 5000)),
+        *(b"\x91" * depth + b"\xc0" for depth in (300, 500, 900, 5000)),
+        *(nested(depth) for depth in (100, 400, 2000)),
+        *(b"123456789012345678901234567890", b"[1e999, -1e-999]", rb'"\ud800"', rb'{"\u0000": "\u009b"}'),
+        *(msgspec.msgpack.encode({2**64 - 1: -(2**63)}), b"\x81\x91\x01\x02", b"\x91\xcb\x7f\xf8" + bytes(6)),
+        *(b"\x91\xd7\xff" + b"\xff" * 8, b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"),
+    ],
+    ids=lambda body: repr(body[:12]),
+)
+def test_any_body_can_be_shown(body: bytes) -> None:
+    assert shown(body)
+
+
+@settings(max_examples=500)
+@given(damaged(msgspec.msgpack.encode({"id": "x", "body": b'{"total":3}', "of": [1.5, None, {"a": b"\x91\x01"}]})))
+def test_a_damaged_body_can_be_shown(body: bytes) -> None:
+    assert shown(body) or not body
+
+
+def test_numbers_are_shown_as_they_were_written() -> None:
+    assert shown(b"[1.10, 123456789012345678901]").split() == ["[", "1.10,", "123456789012345678901", "]"]
