@@ -110,6 +110,11 @@ class Consumer:
         return room
 
     @property
+    def gone(self) -> bool:
+        """Whether the subscription has ended; what it has in hand may be with the client still."""
+        return self.session.consumers.get(self.number) is not self
+
+    @property
     def has_room(self) -> bool:
         """Whether it takes anything now."""
         full = self.out >= self.credit or self.bytes > MAX_HAND_BYTES

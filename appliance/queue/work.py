@@ -167,7 +167,7 @@ class Work:
         )
         for seq, fence in header.held:
             lease = self.leases.find(seq, fence, session.name)
-            if lease is not None and (lease.consumer is None or lease.consumer.session.closed):
+            if lease is not None and (lease.consumer is None or lease.consumer.gone):
                 lease.consumer = consumer
                 consumer.took(lease.address, lease.size)
         self.extend(session, header.held)
