@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status (see EXIT_CODES)."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except ApplianceError as error:
         print(error_text(error.problem), file=sys.stderr)
         return exit_status(error)

@@ -37,7 +37,7 @@ from appliance.contracts.letters import (
 )
 from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
 from appliance.errors import ApplianceError, InvalidInput, Unavailable
-from appliance.queue.address import matches
+from appliance.queue.address import check_pattern, matches
 from appliance.queue.errors import NOT_SERVED
 from appliance.queue.metrics import exposition
 from appliance.queue.preview import readable
@@ -109,14 +109,20 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _ls(options: argparse.Namespace) -> int:
+    pattern = _pattern(options.address)
     stats = ask_supervisor(options, "queue.stats", QueueStats)
-    depths = _depths(stats, options.address) if options.address else stats.depths
+    depths = _depths(stats, pattern) if pattern else stats.depths
     if options.json:
         print_json(msgspec.structs.replace(stats, depths=depths))
         return DONE
     head = ("ADDRESS", "WAITING", "IN HAND", "DEAD", "DONE", "EXPIRED", "PURGED", "CONSUMERS", "SIZE")
     print("\n".join(table(head, [_row(depth) for depth in depths])))
     return DONE
+
+
+def _pattern(text: str) -> str:
+    """Return an address or pattern from the command line, empty where none was given; raise BadAddress."""
+    return check_pattern(text) if text else ""
 
 
 def _depths(stats: QueueStats, pattern: str) -> tuple[Depth, ...]:
@@ -147,7 +153,8 @@ def _dead(options: argparse.Namespace) -> int:
 def _browsed(options: argparse.Namespace) -> Iterator[Messages]:
     """Yield pages of dead letters until there are as many as wanted."""
     wanted: int = options.limit
-    for address in (options.address,) if options.address else EVERY_ADDRESS:
+    pattern = _pattern(options.address)
+    for address in (pattern,) if pattern else EVERY_ADDRESS:
         after, full = 0, True
         while wanted and full:
             limit = min(wanted, AT_ONCE)
@@ -191,15 +198,18 @@ def letter_text(letter: Letter) -> str:
     rows = [(time_text(at.at), at.what, str(at.attempt), at.holder, at.reason) for at in letter.history]
     if rows:
         lines += ["", *table(("WHEN", "WHAT", "ATTEMPT", "HOLDER", "REASON"), rows)]
-    return "\n".join([*lines, "", readable(letter)] if letter.body else lines)
+    if letter.body:
+        lines += ["", *map(harmless, readable(letter).expandtabs().splitlines())]
+    return "\n".join(lines)
 
 
 def _tail(options: argparse.Namespace) -> int:
     newest: int | None = None
     away = False
+    only = _pattern(options.address) or "*"
     while True:
         limit = min(options.lines, AT_ONCE) if newest is None else AT_ONCE
-        query = RecentQuery(limit=limit, only=options.address or "*")
+        query = RecentQuery(limit=limit, only=only)
         try:
             found = ask_supervisor(options, "queue.recent", Messages, query).messages
         except ApplianceError as error:
@@ -243,12 +253,15 @@ def _purge(options: argparse.Namespace) -> int:
 
 def _choice(options: argparse.Namespace, kind: type[C]) -> C:
     which: list[str] = options.which
+    hint = "`alpha-ren queue dead` shows the numbers."
     if all(each.isdecimal() for each in which):
-        return kind(seqs=tuple(map(int, which)), who=person())
+        try:
+            return kind(seqs=tuple(dict.fromkeys(map(positive, which))), who=person())
+        except ValueError as error:
+            raise InvalidInput("No message has such a number.", hint=hint) from error
     if len(which) > 1:
-        hint = "`alpha-ren queue dead` shows the numbers."
         raise InvalidInput("What is wanted is numbers of messages, or one address.", hint=hint)
-    return kind(address=which[0], who=person())
+    return kind(address=check_pattern(which[0]), who=person())
 
 
 def _change(options: argparse.Namespace, call: str, choice: Choice) -> int:

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from appliance.cli_text import (
     Command,
     ask_supervisor,
     confirm,
+    harmless,
     person,
     print_json,
     size_text,
@@ -23,7 +25,7 @@ from appliance.cli_text import (
 from appliance.contracts.letters import BackedUp, Checked, Compact, Compacted, Tend
 from appliance.contracts.machine import Rotated
 from appliance.errors import ApplianceError, InvalidInput, Unavailable
-from appliance.queue.restore import REFUSED, REPLACED, RESTORE
+from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE
 from appliance.queue.spec import NAME as QUEUE
 from appliance.supervisor.unit_text import unit_name
 
@@ -31,7 +33,6 @@ STATE_DIRECTORY = Path(f"/var/lib/alpha-ren-{QUEUE}")
 RESTART_S = 600.0
 LONG_S = 3600.0
 """A backup or a check of a large queue on a slow disk takes its time."""
-
 
 
 class CopyNotKept(ApplianceError):
@@ -72,11 +73,11 @@ def _backup(options: argparse.Namespace) -> int:
     made = ask_supervisor(options, "queue.backup", BackedUp, Tend(who=person()), deadline_s=LONG_S)
     if options.file is not None:
         _copy(Path(made.path), options.file)
-        made = msgspec.structs.replace(made, path=str(options.file))
+        made = msgspec.structs.replace(made, path=os.fsencode(options.file).decode(errors="replace"))
     if options.json:
         print_json(made)
     else:
-        print(f"The queue as of {time_text(made.at)} is in {made.path}, {size_text(made.size)}.")
+        print(f"The queue as of {time_text(made.at)} is in {harmless(made.path)}, {size_text(made.size)}.")
     return DONE
 
 
@@ -86,10 +87,16 @@ def _restore(options: argparse.Namespace) -> int:
     directory: Path = options.directory
     if not source.is_file():
         raise InvalidInput(f"There is no file {source}.", hint="`alpha-ren queue backup FILE` makes one.")
+    if (directory / STORE).exists() and source.samefile(directory / STORE):
+        raise InvalidInput(f"{source} is the queue itself.", hint="`alpha-ren queue backup` makes a copy of it.")
     confirm(options, what)
-    for left in (REFUSED, f"{RESTORE}-wal"):
-        (directory / left).unlink(missing_ok=True)
+    log = source.with_name(f"{source.name}-wal")
+    if log.is_file():
+        _copy(log, directory / f"{RESTORE}-wal", owner=directory)
+    else:
+        (directory / f"{RESTORE}-wal").unlink(missing_ok=True)
     _copy(source, directory / RESTORE, owner=directory)
+    (directory / REFUSED).unlink(missing_ok=True)
     _restart(unit_name(QUEUE))
     if (directory / REFUSED).exists():
         raise NotRestored(f"{source} is not a sound backup of the queue.")
@@ -110,19 +117,24 @@ def _restart(unit: str) -> None:
 
 
 def _copy(source: Path, target: Path, owner: Path | None = None) -> None:
-    """Whole and on disk, or not at all; only root may read it, or whom `owner` belongs to."""
-    candidate = target.with_name(f"{target.name}.new")
+    """Whole and on disk, or not at all; only root may read it, or whom `owner` belongs to. A link is followed."""
     try:
-        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as out, source.open("rb") as copied:
-            shutil.copyfileobj(copied, out, 2**20)
-            if owner is not None:
-                os.fchown(descriptor, owner.stat().st_uid, owner.stat().st_gid)
-            out.flush()
-            os.fsync(descriptor)
-        candidate.replace(target)
-    except OSError as error:
-        candidate.unlink(missing_ok=True)
+        target = target.resolve()
+        if target.exists() and not target.is_file():
+            raise CopyNotKept(f"{target} is no file.", hint="Name a file that is to be written, or replaced.")
+        descriptor, name = tempfile.mkstemp(prefix=f"{target.name[:100]}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as out, source.open("rb") as copied:
+                shutil.copyfileobj(copied, out, 2**20)
+                if owner is not None:
+                    os.fchown(descriptor, owner.stat().st_uid, owner.stat().st_gid)
+                out.flush()
+                os.fsync(descriptor)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except (OSError, RuntimeError) as error:
         raise CopyNotKept(f"{source} could not be copied to {target}: {error}.") from error
 
 

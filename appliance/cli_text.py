@@ -41,7 +41,7 @@ def confirm(options: argparse.Namespace, what: str) -> None:
     """Return when a person agrees, at the terminal or by `--yes`; raise NotConfirmed otherwise."""
     if options.yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise NotConfirmed(f"{what} There is no terminal to ask at.")
     print(f"{what} Go on? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
@@ -50,7 +50,7 @@ def confirm(options: argparse.Namespace, what: str) -> None:
 
 def error_text(problem: Problem) -> str:
     """Return an error as the command shows it: code and sentence, and the hint on a line of its own."""
-    return f"{problem.code}: {problem.message}" + (f"\n  {problem.hint}" if problem.hint else "")
+    return f"{problem.code}: {harmless(problem.message)}" + (f"\n  {harmless(problem.hint)}" if problem.hint else "")
 
 
 def is_away(error: ApplianceError) -> bool:
@@ -90,9 +90,9 @@ def time_text(at: float) -> str:
 
 
 def positive(text: str) -> int:
-    """Return a number from the command line; ValueError, which argparse understands, where it is not above zero."""
+    """Return a number from the command line, 1 to 2**63 - 1; raise ValueError, which argparse understands."""
     value = int(text)
-    if value < 1:
+    if not 1 <= value < 2**63:
         raise ValueError(text)
     return value
 

@@ -2,31 +2,17 @@
 
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
+import os
 
 import msgspec
 import pytest
 
-from appliance import cli
 from appliance.contracts.bridge import RoutesStatus, RouteStatus
-from appliance.contracts.letters import (
-    CALLS,
-    BackedUp,
-    Browse,
-    Changed,
-    Checked,
-    Compacted,
-    Letter,
-    Line,
-    Peek,
-    Purge,
-    Requeue,
-)
-from appliance.contracts.machine import Rotated
+from appliance.contracts.letters import CALLS, Browse, Changed, Letter, Line, Peek, Purge, Requeue
 from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
 from appliance.errors import Problem
-from tests.unit.supervisor.control_stub import ControlStub
+from appliance.queue.preview import kind_of
+from tests.unit.supervisor.queue_asked import Reply, Supervisor
 
 STATS = QueueStats(
     at=0.0,
@@ -54,42 +40,11 @@ def message(seq: int, **more: object) -> Message:
     return msgspec.convert(fields | more, Message)
 
 
-Reply = msgspec.Struct | Problem
-
-
-class Supervisor:
-    """A control socket that answers each call with the next of its replies, the last of which stays."""
-
-    def __init__(self, folder: Path) -> None:
-        self._replies: dict[str, list[Reply]] = {}
-        self.stub = ControlStub(folder, self._answer)
-
-    def will_say(self, call: str, *replies: Reply) -> None:
-        self._replies[call] = list(replies)
-
-    def _answer(self, call: str, _body: bytes) -> list[bytes]:
-        replies = self._replies[call]
-        reply = replies.pop(0) if len(replies) > 1 else replies[0]
-        return [b"error" if isinstance(reply, Problem) else b"ok", msgspec.json.encode(reply)]
-
-    def run(self, *arguments: str) -> int:
-        return cli.main(["--socket", self.stub.endpoint, "queue", *arguments])
-
-    def asked(self, call: str) -> list[msgspec.Struct]:
-        """Return the requests of a call, as the broker would read them."""
-        kind = CALLS[call][0]
-        assert kind is not None
-        return [msgspec.json.decode(body, type=kind) for name, body in self.stub.asked if name == call]
-
-
 @pytest.fixture
-def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supervisor]:
-    monkeypatch.setattr("sys.stdin", io.StringIO())
-    monkeypatch.setenv("SUDO_USER", "eve")
-    supervisor = Supervisor(tmp_path)
+def supervisor(supervisor: Supervisor) -> Supervisor:
+    """See conftest; it knows the figures."""
     supervisor.will_say("queue.stats", STATS)
-    with supervisor.stub:
-        yield supervisor
+    return supervisor
 
 
 @pytest.mark.parametrize("arguments", [(), ("ls",)])
@@ -164,6 +119,16 @@ def test_a_message_is_shown_with_its_history_and_its_body_laid_out(
     assert shown.endswith('\n{\n  "total": 3\n}\n')
     assert "\x1b" not in shown, "what a peer wrote does not reach the terminal as a command"
     assert supervisor.asked("queue.peek") == [Peek(seq=7, who="eve")]
+
+
+@pytest.mark.parametrize("body", [rb'{"a":"\u009b2J\u202e"}', b"first\rlast\x09end", "\u2028x".encode()])
+def test_no_body_writes_on_the_terminal_where_it_should_not(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    kind = kind_of(body)
+    supervisor.will_say("queue.peek", Letter(message=message(7, size=len(body)), kind=kind, body=body))
+    assert supervisor.run("peek", "7") == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
 
 
 def test_a_body_comes_raw_for_a_program(supervisor: Supervisor, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -279,85 +244,6 @@ def test_the_figures_are_shown_for_a_person_a_program_and_prometheus(
     assert json.loads(capsys.readouterr().out)["commits"] == 4
 
 
-def test_a_backup_is_copied_to_where_it_is_wanted(
-    supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made, wanted = tmp_path / "made", tmp_path / "wanted"
-    made.write_bytes(b"the store")
-    supervisor.will_say("queue.backup", BackedUp(path=str(made), size=9, at=1_790_000_000.0))
-    assert supervisor.run("backup", str(wanted)) == 0
-    assert str(wanted) in capsys.readouterr().out
-    assert wanted.read_bytes() == b"the store"
-    assert wanted.stat().st_mode & 0o777 == 0o600
-    assert supervisor.run("backup") == 0
-    assert str(made) in capsys.readouterr().out
-    assert supervisor.run("backup", str(tmp_path / "none" / "x")) == 1
-    assert capsys.readouterr().err.startswith("copy-not-kept: ")
-
-
-@pytest.fixture
-def restarts(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What systemd is told, which is not there to hear it."""
-    told: list[list[str]] = []
-    monkeypatch.setattr("appliance.cli_store.subprocess.run", lambda command, **_: told.append(command))
-    return told
-
-
-def test_a_backup_is_left_where_the_broker_takes_it_up_when_it_starts(
-    supervisor: Supervisor, tmp_path: Path, restarts: list[list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "backup").write_bytes(b"the store")
-    arguments = ("restore", str(tmp_path / "backup"), "--directory", str(tmp_path))
-    assert supervisor.run(*arguments) == 2
-    assert capsys.readouterr().err.startswith("not-confirmed: ")
-    assert (restarts, (tmp_path / "restore.sqlite").exists()) == ([], False)
-    assert supervisor.run(*arguments, "--yes") == 0
-    assert (tmp_path / "restore.sqlite").read_bytes() == b"the store"
-    assert restarts == [["systemctl", "restart", "alpha-ren-queue.service"]]
-    assert str(tmp_path / "replaced.sqlite") in capsys.readouterr().out
-
-
-def test_a_backup_that_the_broker_refuses_is_told(
-    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "backup").write_bytes(b"anything")
-    candidate, refused = tmp_path / "restore.sqlite", tmp_path / "refused.sqlite"
-    monkeypatch.setattr("appliance.cli_store.subprocess.run", lambda *_, **__: candidate.rename(refused))
-    for _ in range(2):
-        assert supervisor.run("restore", str(tmp_path / "backup"), "--yes", "--directory", str(tmp_path)) == 2
-        assert capsys.readouterr().err.startswith("not-restored: ")
-    assert supervisor.run("restore", str(tmp_path / "none"), "--yes") == 2
-
-
-@pytest.mark.parametrize(
-    ("problems", "status", "shown"),
-    [((), 0, "The store is sound.\n"), (("A page is torn.", "So is another."), 1, "A page is torn.\nSo is another.\n")],
-)
-def test_a_check_is_zero_only_for_a_sound_store(
-    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], problems: tuple[str, ...], status: int, shown: str
-) -> None:
-    supervisor.will_say("queue.check", Checked(problems=problems))
-    assert supervisor.run("check") == status
-    assert capsys.readouterr().out == shown
-
-
-def test_compacting_goes_on_until_there_is_no_more(
-    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
-) -> None:
-    supervisor.will_say("queue.compact", Compacted(pages=1000), Compacted(pages=34))
-    assert supervisor.run("compact") == 0
-    assert capsys.readouterr().out == "1034 unused pages given back to the disk.\n"
-
-
-def test_the_key_is_rotated_only_when_that_is_agreed_to(
-    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
-) -> None:
-    supervisor.will_say("queue.rotate-key", Rotated(steps=3))
-    assert supervisor.run("rotate-key") == 2
-    assert supervisor.run("rotate-key", "--yes") == 0
-    assert capsys.readouterr().out == "The broker has its next key, 3 steps taken.\n"
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -398,7 +284,59 @@ def test_a_route_has_its_backlog_its_lag_and_what_holds_it_up(
     assert msgspec.json.decode(capsys.readouterr().out, type=RoutesStatus).routes == (route,)
 
 
-@pytest.mark.parametrize("arguments", [("peek",), ("peek", "x"), ("requeue",), ("purge", "a", "--limit", "0"), ("x",)])
+ODD = ["a b", "a/b", "*/*/*/*", "a\n", "ä", "\udcff", "x" * 300]
+"""What is no address; one of them is no text either, as the shell may pass it on."""
+
+
+@pytest.mark.parametrize("address", ODD)
+@pytest.mark.parametrize("command", ["ls", "dead", "tail", "requeue", "purge"])
+def test_what_is_no_address_is_refused_before_anybody_is_asked(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], command: str, address: str
+) -> None:
+    assert supervisor.run(command, address) == 2
+    code, hint = capsys.readouterr().err.splitlines()
+    assert code.startswith("bad-address: ")
+    assert "letters, digits" in hint
+    assert supervisor.stub.asked == []
+
+
+@pytest.mark.parametrize("which", [("",), ("0",), ("7", "0"), (f"{2**63}",), ("9" * 5000,)])
+def test_what_no_message_can_be_is_refused_before_anybody_is_asked(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str], which: tuple[str, ...]
+) -> None:
+    for command in ("requeue", "purge"):
+        assert supervisor.run(command, *which) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 2
+    assert supervisor.stub.asked == []
+
+
+def test_a_message_that_is_named_twice_is_counted_once(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert supervisor.run("purge", "7", "07", "9") == 2
+    assert "This drops 2 dead letters for good." in capsys.readouterr().err
+
+
+def test_without_any_standard_input_nobody_agrees(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert supervisor.run("purge", "7") == 2
+    assert capsys.readouterr().err.startswith("not-confirmed: ")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert supervisor.run("ls") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("peek",), ("peek", "x"), ("peek", f"{2**63}"), ("requeue",), ("purge", "a", "--limit", "0"), ("x",)],
+)
 def test_wrong_usage_is_exit_status_two(
     supervisor: Supervisor, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
