@@ -220,7 +220,7 @@ class Engine:
     @property
     def laden(self) -> bool:
         """Whether `run_turn` should come before more messages: it would take long otherwise."""
-        return self._work.laden
+        return self._work.laden or self._events.laden
 
     def run_turn(self) -> list[Parcel]:
         """Do all that is due in one transaction, and return what to send once it is on disk, which it is by then.
@@ -234,6 +234,7 @@ class Engine:
             for session in self._sessions.values():
                 session.last_seen += now - self._last_turn
         self._last_turn = now
+        self._events.begin()
         self._calls.pass_time()
         try:
             self._keep_house(now)

@@ -17,6 +17,9 @@ MAX_KEPT_BYTES = 64 * 2**20
 MAX_TOPICS_OF_ONE = 2_000
 MAX_KEPT_BYTES_OF_ONE = 16 * 2**20
 """What one name may have the broker keep, so that it leaves room for the others."""
+MAX_TOLD = 8192
+MAX_TOLD_BYTES = 16 * 2**20
+"""Told to watchers before a turn ends, or a few small messages of a peer could fill the memory."""
 MANY_HINT = "A topic is for a state that changes; what happens once is work."
 
 
@@ -40,6 +43,17 @@ class Events:
         self._topics_of: Counter[str] = Counter()
         self._bytes_of: Counter[str] = Counter()
         self._watchers: list[Watcher] = []
+        self._told = 0
+        self._told_bytes = 0
+
+    @property
+    def laden(self) -> bool:
+        """Whether a turn has enough to tell already."""
+        return self._told >= MAX_TOLD or self._told_bytes >= MAX_TOLD_BYTES
+
+    def begin(self) -> None:
+        """Hear that what there was to tell is on its way."""
+        self._told = self._told_bytes = 0
 
     def handle_emit(self, session: Session, header: wire.Emit, bodies: wire.Frames) -> None:
         """Keep the value and pass it on."""
@@ -113,5 +127,7 @@ class Events:
             self.cancel(session, number)
 
     def _send(self, watcher: Watcher, topic: str, kept: Kept, *, retained: bool) -> None:
+        self._told += 1
+        self._told_bytes += len(kept.body)
         header = wire.Happened(watcher.number, topic, kept.origin, kept.at, retained)
         self._outbox.post(watcher.session, header, [kept.body], latest=(watcher.number, topic))

@@ -12,7 +12,8 @@ from appliance.errors import DeadlinePassed, InvalidInput, NotFound
 from appliance.queue import wire
 from appliance.queue.calls import MAX_PENDING
 from appliance.queue.client import RemoteError, Request
-from appliance.queue.events import MAX_KEPT_BYTES_OF_ONE, MAX_TOPICS_OF_ONE
+from appliance.queue.events import MAX_KEPT_BYTES_OF_ONE, MAX_TOLD, MAX_TOLD_BYTES, MAX_TOPICS_OF_ONE
+from appliance.queue.sessions import Parcel
 from tests.unit.queue.desk import Desk
 from tests.unit.queue.running import ALL, Broker, running
 from tests.unit.queue.test_work import SOON_S, first
@@ -285,3 +286,25 @@ def test_topics_without_end_are_refused_to_who_makes_them_and_to_nobody_else(des
     assert [emit("bob", f"large{number}", large) for number in range(3)] == [wire.STORED, wire.STORED, wire.REFUSED]
     assert emit("bob", "large0", b"small") == wire.STORED
     assert emit("bob", "large3", large[:-100]) == wire.STORED
+
+
+def load(desk: Desk, name: str, message: wire.Frames) -> list[Parcel]:
+    """Let `name` send a message again and again until the broker has enough for a turn, and return what that sends."""
+    for _ in range(2 * MAX_TOLD):
+        if desk.engine.laden:
+            break
+        desk.engine.handle(name.encode(), name, message)
+    return [parcel for parcel in desk.engine.run_turn() if parcel.latest is not None]
+
+
+@pytest.mark.parametrize("size", [0, MAX_TOLD_BYTES // 16])
+def test_what_a_few_messages_have_the_broker_tell_ends_its_turn(desk: Desk, size: int) -> None:
+    topics = 4 if size else 1000
+    for number in range(topics):
+        desk.send("alice", wire.Emit(1, f"t{number}"), b"x" * size)
+    subscribe = wire.to_broker(wire.Subscribe(1, 1, "*"))
+    emit = wire.to_broker(wire.Emit(1, "t0"), [b"x" * size])
+    for name, message in (("bob", subscribe), ("bob", subscribe), ("alice", emit)):
+        told = load(desk, name, message)
+        assert 0 < len(told) < MAX_TOLD + topics
+        assert sum(parcel.size for parcel in told) < 2 * MAX_TOLD_BYTES
