@@ -143,17 +143,24 @@ class QueueRoute(_Section, frozen=True, omit_defaults=True):
         return (host, int(port)) if colon and not port.endswith("]") else (self.endpoint, QUEUE_PORT)
 
 
-class QueuePeer(_Section, frozen=True):
+class QueuePeer(_Section, frozen=True, omit_defaults=True):
     """A cluster that may bring messages here: the public key of its bridge, and the addresses it may publish to.
 
-    `lan/cluster/*` among them lets it pass through to a cluster that there is a route to. With `transit` it also brings
-    the messages of other clusters.
+    `next_key` is the one that its bridge takes next: both are let in, so that a rotation needs no change here at the
+    same time. `lan/cluster/*` among them lets it pass through to a cluster that there is a route to. With
+    `transit` it also brings the messages of other clusters.
     """
 
     name: Place
     public_key: CurveKey
     publish: Annotated[tuple[AddressPattern, ...], Meta(min_length=1)]
+    next_key: CurveKey | None = None
     transit: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The public keys that its bridge has, now or next."""
+        return (self.public_key,) if self.next_key is None else (self.public_key, self.next_key)
 
 
 class Queue(_Section, frozen=True):
@@ -253,8 +260,9 @@ def _check_queue(queue: Queue, here: str) -> None:
                 raise ValueError(f"{port} is not a port")
         except ValueError as error:
             raise InvalidConfig(f"The entrance of {route.to} is not valid: {error} - at `$.queue.routes`.") from error
-    if len({peer.public_key for peer in queue.peers}) != len(queue.peers):
-        raise InvalidConfig("Two clusters share a public key - at `$.queue.peers`.")
+    keys = [key for peer in queue.peers for key in peer.keys]
+    if len(set(keys)) != len(keys):
+        raise InvalidConfig("A public key is listed twice - at `$.queue.peers`.")
 
 
 def _check_mail(mail: Mail) -> None:

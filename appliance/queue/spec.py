@@ -142,13 +142,11 @@ def _egress(route: QueueRoute) -> Egress:
         return Egress(port=port, reason=reason)
 
 
-def _access(peer: QueuePeer) -> Access:
+def _access(peer: QueuePeer, key: str) -> Access:
     """Return what the bridge of another cluster may do here; what is its own has an origin that fits all brokers."""
     relay = "*/*/*" if peer.transit else f"{peer.name}/*"
     rights = Rights(publish=peer.publish, relay=(relay,))
-    return Access(
-        name=peer.name, public_key=peer.public_key, rights=rights, origin=f"{peer.name}/{BRIDGE}", outside=True
-    )
+    return Access(name=peer.name, public_key=key, rights=rights, origin=f"{peer.name}/{BRIDGE}", outside=True)
 
 
 def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
@@ -157,7 +155,8 @@ def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
         return
     queue = site.config.queue
     own = {access.public_key for access in site.access}
-    peers = (_access(peer) for peer in queue.peers if peer.public_key not in own)  # a list with a key twice is no list
+    # A list with a key twice is no list.
+    peers = (_access(peer, key) for peer in queue.peers for key in peer.keys if key not in own)
     listed = AccessList(entries=(*site.access, *peers), routes=tuple(route.to for route in queue.routes))
     content = msgspec.json.format(msgspec.json.encode(listed), indent=2).decode()
     yield RenderedFile(name=ACCESS_FILE, content=content + "\n")

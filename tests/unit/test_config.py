@@ -9,6 +9,8 @@ from appliance.config import Config, InvalidConfig, QueueLimit, load, parse
 KEY = "k" * 40
 ROUTE = "[[queue.routes]]\nto = '{to}'\nendpoint = '{endpoint}'\nserver_key = '" + KEY + "'\n"
 PEER = "[[queue.peers]]\nname = '{name}'\npublic_key = '" + KEY + "'\npublish = ['{publish}']\n"
+OTHER_KEY = "l" * 40
+OTHER_PEER = f"[[queue.peers]]\nname = 'far/west'\npublic_key = '{OTHER_KEY}'\npublish = ['in.*']\n"
 
 
 def test_an_empty_document_is_a_single_box_on_a_dhcp_uplink() -> None:
@@ -54,6 +56,7 @@ def test_a_whole_document_is_read_into_types() -> None:
         [[queue.peers]]
         name = "far/east"
         public_key = 'Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID'
+        next_key = 'rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7'
         publish = ["orders.*", "far/west/*"]
         """
     )
@@ -63,6 +66,7 @@ def test_a_whole_document_is_read_into_types() -> None:
     assert config.vpn.peers[0].name == "laptop"
     assert config.queue.routes[0].entrance == ("[2001:db8::7]", 7157)
     assert config.queue.peers[0].publish == ("orders.*", "far/west/*")
+    assert config.queue.peers[0].keys == (config.queue.peers[0].public_key, config.queue.routes[0].server_key)
     assert config.queue.limits == (QueueLimit(pattern="flow.*", max_depth=1000, rate=0.5),)
 
 
@@ -94,6 +98,7 @@ def test_a_whole_document_is_read_into_types() -> None:
         (ROUTE.format(to="far/east", endpoint="tcp://192.0.2.1"), "$.queue.routes[0].endpoint"),
         (PEER.format(name="lan/main", publish="in.*"), "$.queue.peers"),
         (PEER.format(name="far/east", publish="in.*") + PEER.format(name="far/west", publish="in.*"), "$.queue.peers"),
+        (PEER.format(name="far/east", publish="in.*") + "next_key = 'short'", "$.queue.peers[0].next_key"),
         (PEER.format(name="far/east", publish="in *"), "$.queue.peers[0].publish"),
         ("[[queue.peers]]\nname = 'far/east'\npublic_key = 'short'\npublish = ['*']", "$.queue.peers[0].public_key"),
         ("[[queue.limits]]\nmax_depth = 1", "pattern"),
@@ -109,6 +114,19 @@ def test_what_does_not_validate_is_refused_and_the_field_is_named(text: str, fie
     assert problem.code == "invalid-config"
     assert field in problem.message
     assert problem.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PEER.format(name="far/east", publish="in.*") + f"next_key = '{KEY}'",
+        OTHER_PEER + PEER.format(name="far/east", publish="in.*") + f"next_key = '{OTHER_KEY}'",
+        OTHER_PEER + f"next_key = '{KEY}'\n" + PEER.format(name="far/east", publish="in.*"),
+    ],
+)
+def test_no_key_of_a_peer_is_listed_twice(text: str) -> None:
+    with pytest.raises(InvalidConfig, match="A public key is listed twice"):
+        parse(text)
 
 
 def test_two_vpn_peers_with_one_slot_are_refused() -> None:

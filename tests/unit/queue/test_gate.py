@@ -6,13 +6,17 @@ import signal
 import socket
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
-from appliance.contracts.access import Rights
+from appliance.config import Config, Queue, QueuePeer
+from appliance.contracts.access import AccessList, Rights
 from appliance.queue import wire
 from appliance.queue.client import NotPermitted, PublishUnknown, generate_keys
 from appliance.queue.delivery import Request
+from appliance.queue.spec import render
 from tests.outside.endless_peer import send_endless
+from tests.unit.placement import site_of
 from tests.unit.queue.gates import MAX_BODY, MEMORY_MB, Gate, guarded, resident_mb
 from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import ALL
@@ -131,6 +135,48 @@ def test_a_key_that_is_revoked_or_changes_sides_is_out_at_once(own: Gate) -> Non
         inside.send(wire.Consume(9, 9, "in.x", 9))
         assert inside.receive(wire.Results)[0].statuses == (wire.STORED,)
         assert inside.hears_nothing(200)
+
+
+def test_the_key_of_a_peer_changes_without_a_gap(own: Gate) -> None:
+    """As two operators do it: the next key is listed, taken into use there, and the first one taken off here."""
+    old, new = generate_keys(), generate_keys()
+
+    def listed(public_key: str, next_key: str | None) -> None:
+        peer = QueuePeer(name="far/east", public_key=public_key, next_key=next_key, publish=("in.k",))
+        site = site_of(Config(queue=Queue(peers=(peer,))))
+        [file] = render(site, site.find("queue"))
+        entries = msgspec.json.decode(file.content, type=AccessList).entries
+        own.broker.others = tuple(entry for entry in entries if entry.outside)
+        own.broker.write_access()
+        own.broker.reload()
+
+    def brought(number: int) -> wire.Publish:
+        return wire.Publish(number, (wire.Item("in.k", str(number), origin="far/east/tester", way=("far/east",)),))
+
+    def bring(peer: Peer, number: int) -> int:
+        peer.send(brought(number), b"")
+        return peer.receive(wire.Results)[0].statuses[0]
+
+    listed(old.public, None)
+    with Peer(own.connection("far", old)) as before:
+        assert bring(before, 1) == wire.STORED
+        assert before.publish("in.k", "own") == wire.STORED
+        listed(old.public, new.public)
+        with Peer(own.connection("far", new)) as after:
+            assert [bring(after, 1), bring(after, 2), bring(before, 2), bring(before, 3)] == [
+                wire.DUPLICATE, wire.STORED, wire.DUPLICATE, wire.STORED,
+            ]  # fmt: skip
+            assert after.publish("in.k", "own") == wire.DUPLICATE
+            listed(new.public, None)
+            before.send(brought(4), b"")
+            assert bring(after, 5) == wire.STORED, "its session has lasted"
+            assert before.hears_nothing(200)
+    with Peer(own.broker.connection()) as inside:
+        inside.send(wire.Consume(1, 1, "in.k", 9))
+        ids: list[str] = []
+        while len(ids) < 5:
+            ids += [handed.id for handed in inside.receive(wire.Deliver)[0].items]
+        assert ids == ["1", "own", "2", "3", "5"]
 
 
 def test_a_message_that_is_too_much_ends_the_session_of_its_sender(shared: Gate) -> None:

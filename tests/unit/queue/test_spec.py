@@ -46,11 +46,25 @@ def test_there_is_a_gate_where_a_peer_is_listed_and_it_shares_a_socket_with_the_
 
 
 def test_a_peer_that_is_listed_with_a_key_of_the_machine_does_not_take_it_over() -> None:
-    peers = tuple(QueuePeer(name=f"far/{key}", public_key=key * 40, publish=("in.*",)) for key in ("k", "l"))
+    peers = tuple(
+        QueuePeer(name=f"far/{key}", public_key=key * 40, next_key=following * 40, publish=("in.*",))
+        for key, following in ("km", "lk")
+    )
     site: Site = msgspec.structs.replace(site_of(Config(queue=Queue(peers=peers))), access=(ENTRY,))
     [file] = render(site, site.find("queue"))
     entries = msgspec.json.decode(file.content, type=AccessList).entries
-    assert [(entry.name, entry.outside) for entry in entries] == [("arsrv-1", False), ("far/l", True)]
+    assert [(entry.name, entry.public_key[0], entry.outside) for entry in entries] == [
+        ("arsrv-1", "k", False), ("far/k", "m", True), ("far/l", "l", True),
+    ]  # fmt: skip
+
+
+def test_both_keys_of_a_peer_are_let_in_as_one() -> None:
+    peer = QueuePeer(name="far/east", public_key="m" * 40, next_key="n" * 40, publish=("in.*",))
+    site = site_of(Config(queue=Queue(peers=(peer,))))
+    [file] = render(site, site.find("queue"))
+    now, following = (e for e in msgspec.json.decode(file.content, type=AccessList).entries if e.outside)
+    assert (now.public_key, following.public_key) == ("m" * 40, "n" * 40)
+    assert msgspec.structs.replace(now, public_key=following.public_key) == following
 
 
 def test_there_is_a_bridge_where_there_are_routes_and_it_gets_out_to_those_alone() -> None:
