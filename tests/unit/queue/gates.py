@@ -3,10 +3,13 @@
 import contextlib
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.queue.auth import KeyRing
 from appliance.queue.client import Connection, QueueClient
+from appliance.queue.gate import Gate as GateLoop
 from appliance.queue.keys import Keys
 from appliance.queue.settings import GateSettings
 from tests.unit.queue.running import STOPPED_WITHIN_S, Broker, free_port
@@ -84,6 +87,26 @@ def guarded(**settings: object) -> Iterator[Gate]:
             if broker.process is not None and broker.process.poll() is None:
                 broker.stop()
         assert status == 0, gate.log()
+
+
+@contextlib.contextmanager
+def in_thread(broker: Broker) -> Iterator[tuple[GateLoop, str]]:
+    """A gate in this process, to be looked into, and its endpoint."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    access = broker.directory / "access.json"
+    settings = GateSettings(
+        bind=(endpoint,), broker=f"ipc://{broker.gate_socket}", access_file=str(access), max_body=MAX_BODY,
+        memory_mb=MEMORY_MB,
+    )  # fmt: skip
+    loop = GateLoop(settings, broker.keys, KeyRing(access))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        yield loop, endpoint
+    finally:
+        loop.stop()
+        thread.join(STOPPED_WITHIN_S)
+        loop.close()
 
 
 def resident_mb(process: subprocess.Popen[bytes] | None) -> float:

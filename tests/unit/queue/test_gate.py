@@ -17,9 +17,9 @@ from appliance.queue.delivery import Request
 from appliance.queue.spec import render
 from tests.outside.endless_peer import send_endless
 from tests.unit.placement import site_of
-from tests.unit.queue.gates import MAX_BODY, MEMORY_MB, Gate, guarded, resident_mb
+from tests.unit.queue.gates import MAX_BODY, MEMORY_MB, Gate, guarded, in_thread, resident_mb
 from tests.unit.queue.peers import Peer
-from tests.unit.queue.running import ALL
+from tests.unit.queue.running import ALL, running
 from tests.unit.queue.test_security import wait_until
 from tests.unit.queue.test_work import first, wait_account
 
@@ -337,6 +337,33 @@ def test_a_peer_that_does_not_read_loses_its_session_and_the_others_are_served(o
         assert deaf.receive(wire.Bye)[0].code == "session-unknown"
     assert own.running
     assert resident_mb(own.process) < MEMORY_MB
+
+
+def test_what_is_held_for_a_peer_is_not_delivered_any_more_once_its_key_is_revoked() -> None:
+    with running(max_body=MAX_BODY, lease_s=60.0) as broker:
+        for name in ("far", "keen"):
+            broker.grant(name, FAR, outside=True)
+        with in_thread(broker) as (gate, way), Peer(broker.connection("far", endpoint=way), high_water=1) as deaf:
+            deaf.send(wire.Subscribe(1, 1, "news.*"))
+            deaf.receive(wire.Results)
+            number = 0
+            with Peer(broker.connection()) as near, Peer(broker.connection("keen", endpoint=way)) as keen:
+                while not gate._held:
+                    assert number < 1000, "all of it was taken"
+                    number += 1
+                    near.send(wire.Emit(number, f"news.{number}"), bytes(2**18))
+                    near.receive(wire.Results)
+                    keen.send(wire.Heartbeat())
+                    keen.receive(wire.Heartbeat)  # what was for the other one has come to the gate before
+            revoked = broker.revoke("far").public
+            broker.reload()
+            wait_until(lambda: gate._ring.find(revoked, outside=True) is None)
+            turns = gate.turns
+            wait_until(lambda: gate.turns > turns + 1)
+            heard = []
+            while not deaf.hears_nothing(500):
+                heard.append(deaf.receive(wire.Happened)[0].topic)
+            assert heard == [f"news.{n}" for n in range(1, number)]
 
 
 def test_a_crowd_that_only_connects_keeps_no_peer_out(own: Gate) -> None:
