@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,10 @@ LOG_PAGES = 1000
 """So many new pages of the log are worth bringing into the file."""
 MOST_LOG_PAGES = 8 * LOG_PAGES
 """With so many in the log the writer waits until they are."""
+AGAIN_S = 2.0
+"""From a checkpoint that met a full disk to the next. New messages are shut out for longer, so that what room there is
+then goes to the file before the log takes it.
+"""
 SMALL_PAGES = 8192
 """A file of no more pages is rewritten as a whole where that mends it."""
 CHUNK = 2**20
@@ -98,7 +103,7 @@ def migrate(db: sqlite3.Connection) -> None:
 class Checkpoints:
     """Brings the log into the file, in a thread of its own, so that commits do not wait for it.
 
-    A checkpoint that meets a full disk is made up for by the next; any other error ends the store.
+    A checkpoint that meets a full disk is made up for as soon as there is room; any other error ends the store.
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
@@ -111,6 +116,8 @@ class Checkpoints:
         self._written = self._asked = 0
         self._known = (0, 0)
         """How many pages were written when the log was last looked at, and how many it then had."""
+        self._again_at: float | None = None
+        """When to try again what met a full disk."""
         self._thread = threading.Thread(target=self._run, name="queue-checkpoints", daemon=True)
         self._thread.start()
 
@@ -124,9 +131,13 @@ class Checkpoints:
         written, log_pages = self._known
         if log_pages + self._written - written >= MOST_LOG_PAGES:
             self.make()
-        elif self._written - self._asked >= LOG_PAGES:
-            self._asked = self._written
+        elif self._written - self._asked >= LOG_PAGES or self._is_time_again:
+            self._asked, self._again_at = self._written, None
             self._wanted.release()
+
+    @property
+    def _is_time_again(self) -> bool:
+        return self._again_at is not None and time.monotonic() >= self._again_at
 
     def make(self) -> None:
         """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""
@@ -170,6 +181,8 @@ class Checkpoints:
             self._known = (written, log_pages)
         except StoreFull:
             log.warning("the log of the queue's store waits for room on the disk")
+            self._known = (written, 0)
+            self._again_at = time.monotonic() + AGAIN_S
 
     def close(self) -> None:
         """End the thread, after a checkpoint under way."""

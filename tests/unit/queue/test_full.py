@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,10 +17,14 @@ from appliance.contracts.traffic import QueueStats
 from appliance.queue import wire
 from appliance.queue.client import QueueBusy, QueueClient
 from appliance.queue.engine import FULL_FOR_NEW_S, FULL_PAUSE_S
+from appliance.queue.sqlite_file import LOG_PAGES, PAGE
 from appliance.queue.sqlite_store import SqliteStore
+from appliance.queue.store import State
 from tests.unit.queue.desk import Desk
 from tests.unit.queue.narrow import NarrowStore
+from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import Broker
+from tests.unit.queue.test_security import wait_until
 
 SOON_S = 30.0
 
@@ -198,12 +205,15 @@ def wait_for_room(desk: Desk) -> None:
 
 
 @contextlib.contextmanager
-def on_a_small_disk() -> Iterator[tuple[Broker, Path]]:
-    """A broker whose state is on 4 MiB, in a mount namespace of its own, and a file of somebody else's that takes 2."""
+def on_a_small_disk(mib: int = 4) -> Iterator[tuple[Broker, Path]]:
+    """A broker whose state is on so much, in a mount namespace of its own, and a file of somebody else's that takes
+    half of it.
+    """
     with tempfile.TemporaryDirectory(prefix="arq") as directory:
         broker = Broker(Path(directory))
         state = f"{directory}/state"
-        script = f'mount -t tmpfs -o size=4m none {state} && head -c 2M /dev/zero >{state}/other && exec "$0" "$@"'
+        mount = f"mount -t tmpfs -o size={mib}m none {state}"
+        script = f'{mount} && head -c {mib // 2}M /dev/zero >{state}/other && exec "$0" "$@"'
         alone = ("unshare", "--user", "--map-root-user", "--mount")
         broker.start(python=(*alone, "sh", "-c", script, sys.executable))
         assert broker.process is not None
@@ -255,3 +265,74 @@ def test_a_disk_that_is_really_full_loses_nothing_and_goes_on_by_itself_when_the
     with on_a_small_disk() as (broker, other):
         asyncio.run(main(broker, other))
         assert "the store has room again" in broker.log()
+
+
+WAITS = "the log of the queue's store waits for room on the disk"
+
+
+def fill(disk: Path) -> Path:
+    """Take all that is left of a disk; return the file that does."""
+    file = disk / "all-the-rest"
+    with file.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+        while True:
+            out.write(bytes(2**16))
+    return file
+
+
+def round_of(log: Path) -> int:
+    """Return how often the log was brought into the file as a whole (sqlite.org/fileformat2.html, 4.1)."""
+    return int.from_bytes(log.read_bytes()[12:16])
+
+
+def all_taken(peer: Peer, address: str, number: int) -> list[str]:
+    """Take so many messages, and end each."""
+    peer.send(wire.Consume(8, 8, address, 4))
+    ids: list[str] = []
+    while len(ids) < number:
+        for handed in peer.receive(wire.Deliver)[0].items:
+            ids.append(handed.id)
+            peer.send(wire.Settle(9, (wire.Outcome(handed.token, wire.DONE),)))
+    return ids
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_holds_nobody_up_and_loses_nothing(tmp_path: Path) -> None:
+    """The log has room where it is written over, the file has none to grow."""
+    mib = 2**20
+    most = LOG_PAGES * PAGE // mib
+    stored = [f"early-{n}" for n in range(2 * most)]
+
+    def publish(peer: Peer, size: int = mib) -> int:
+        status = peer.publish("work", f"late-{len(stored)}", bytes(size))
+        if status == wire.STORED:
+            stored.append(f"late-{len(stored)}")
+        return status
+
+    with on_a_small_disk(10 * most) as (broker, other), Peer(broker.connection()) as peer:
+        file = other.with_name("queue.sqlite")
+        assert peer.publish("held", "held") == wire.STORED
+        held = peer.take("held")
+        peer.send(wire.Publish(1, tuple(wire.Item("work", name) for name in stored)), *[bytes(mib)] * len(stored))
+        assert set(peer.receive(wire.Results)[0].statuses) == {wire.STORED}
+        wait_until(lambda: file.stat().st_size > len(stored) * mib)
+        rest = fill(other.parent)
+        while WAITS not in broker.log():
+            assert publish(peer) == wire.STORED
+        assert peer.settle(held.token).statuses == (wire.STORED,)
+        broker.signal(signal.SIGSTOP)
+        copy = shutil.copytree(file.parent, tmp_path / "copy", ignore=lambda *_: [other.name, rest.name])
+        acknowledged = len(stored)
+        broker.signal(signal.SIGCONT)
+        while (status := publish(peer)) == wire.STORED:
+            pass
+        assert status == wire.BUSY, "now the log has no room either"
+        log = file.with_name("queue.sqlite-wal")
+        before, room = round_of(log), log.stat().st_size + 4 * mib
+        os.truncate(other, other.stat().st_size + rest.stat().st_size - room)
+        rest.unlink()  # there is room for what the log holds, and not for twice as much
+        wait_until(lambda: publish(peer, mib // 10) == wire.STORED and round_of(log) > before)
+        assert all_taken(peer, "work", len(stored)) == stored
+    with contextlib.closing(SqliteStore(copy / "queue.sqlite")) as store:
+        found = [brief.id for brief in store.browse("work", State.READY, 0, 1000)]
+        assert found[:acknowledged] == stored[:acknowledged]
+        with contextlib.closing(store.still()) as still:
+            assert still.check() == []
