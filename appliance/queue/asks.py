@@ -12,6 +12,7 @@ from appliance.queue import wire
 from appliance.queue.errors import (
     CALL_DEADLINE,
     BadAddress,
+    BodyTooLarge,
     LeaseLost,
     NoRoute,
     NotPermitted,
@@ -108,9 +109,11 @@ def refuse_large(asks: list[Ask], max_body: int) -> None:
             ask.answer.set_exception(too_large(size, max_body))
 
 
-def too_large(size: int, max_body: int) -> InvalidInput:
+def too_large(size: int, max_body: int) -> BodyTooLarge:
     """Return the error for a body that the broker does not take."""
-    return InvalidInput(f"The body has {size} bytes; the broker takes {max_body}.")
+    return BodyTooLarge(
+        f"The body has {size} bytes; the broker takes at most {max_body}.", hint="Send less in one message."
+    )
 
 
 class Batch:
@@ -188,6 +191,8 @@ def refusal(status: int, trouble: wire.Trouble) -> ApplianceError:
     """Return the error for an item that was not taken."""
     if status == wire.BUSY:
         return QueueBusy(trouble.fault.message, trouble.retry_after_s)
+    if trouble.fault.code == BodyTooLarge.code:
+        return BodyTooLarge(trouble.fault.message)
     return error_of(trouble.fault)
 
 

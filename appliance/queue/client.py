@@ -146,8 +146,8 @@ class QueueClient:
 
         `id` is the publisher's own (made up when None); the same id from the same origin is *duplicate*, not a second
         message. `not_before` is Unix time. Messages of one `key` at one address are delivered one at a time, in order.
-        Raises QueueBusy (nothing stored), NotPermitted, BadAddress, NoRoute, and PublishUnknown at the deadline; it is
-        resent under the same id across reconnects until then.
+        Raises QueueBusy (nothing stored), NotPermitted, BadAddress, BodyTooLarge, NoRoute, and PublishUnknown at the
+        deadline; it is resent under the same id across reconnects until then.
         """
         item = wire.Item(address, id or new_id(), delay_s, not_before, expires_s, max_attempts, key)
         ask = self._publish(item, body)
@@ -301,7 +301,8 @@ class QueueClient:
     ) -> Published:
         """Publish the next stage and end `delivery`, in one transaction at the broker: both or neither.
 
-        The new message keeps the origin of the old. Raises LeaseLost, QueueBusy, NotPermitted, SettleUnknown.
+        The new message keeps the origin of the old. Raises LeaseLost, QueueBusy, NotPermitted, BodyTooLarge,
+        SettleUnknown.
         """
         item = checked(wire.Item(address, id or new_id(), delay_s, None, expires_s, max_attempts, key))
         answer: Answer = asyncio.get_running_loop().create_future()

@@ -59,6 +59,14 @@ class BadAddress(InvalidInput):
     hint = "Names are letters, digits, `_` and `-` in parts joined by dots; `lan/cluster/` in front is optional."
 
 
+class BodyTooLarge(InvalidInput):
+    """The body is larger than a message, its address or the whole queue may ever be: no wait makes room for it."""
+
+    code = "body-too-large"
+    hint = "Send less in one message, or raise `max_bytes` of the address under `[[queue.limits]]`."
+    status = 413
+
+
 class NoRoute(NotFound):
     """The address is in a cluster to which this broker has no route."""
 

@@ -8,7 +8,7 @@ from appliance.queue import onward, wire
 from appliance.queue.address import Home, is_foreign, matches
 from appliance.queue.auth import KeyRing
 from appliance.queue.clock import Clock
-from appliance.queue.errors import NoRoute, NotPermitted, RoutingLoop
+from appliance.queue.errors import BodyTooLarge, NoRoute, NotPermitted, RoutingLoop
 from appliance.queue.leases import Lease
 from appliance.queue.ledger import Ledger
 from appliance.queue.rate import Rate
@@ -103,6 +103,7 @@ class Intake:
         try:
             address = self._permitted(session, item.address)
             origin = self.origin(session, item, "" if moved_from is None else moved_from.origin)
+            self._expect_fit(address, len(body))
         except ApplianceError as error:
             ack.refuse(index, error)
             return False
@@ -111,6 +112,14 @@ class Intake:
         self._arrivals.append(Arrival(self._row(item, body, address, origin), ack, index, moved_from))
         self._ledger.arrived(address, len(body))
         return True
+
+    def _expect_fit(self, address: str, size: int) -> None:
+        """Raise BodyTooLarge where not even an empty address, or an empty queue, has room for so much."""
+        own, all_of_it = self._limit_of(address).max_bytes, self._settings.max_bytes
+        if own is not None and size > own:
+            raise BodyTooLarge(f"The body has {size} bytes; the address {address} holds at most {own}.")
+        if size > all_of_it:
+            raise BodyTooLarge(f"The body has {size} bytes; the queue holds at most {all_of_it}.")
 
     def _has_room(self, address: str, size: int, ack: Ack, index: int) -> bool:
         """Return whether the limits let an item in, or write into `ack` which does not."""

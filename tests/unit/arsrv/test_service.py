@@ -397,6 +397,34 @@ def test_a_message_that_the_queue_has_no_room_for_is_refused_with_503_and_when_t
     play(tmp_path, scenario, ONE, limit=QueueLimit(pattern="flow.*", max_depth=2))
 
 
+def test_a_message_that_its_address_can_never_hold_is_refused_with_413(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.put("http://127.0.0.1:9/")
+        async with bench.http.post(bench.cluster.hook(ONE, "orders"), data=b"x" * 1000) as response:
+            problem = msgspec.json.decode(await response.read(), type=Problem)
+            assert (response.status, problem.code) == (413, "body-too-large")
+            assert problem.hint
+            assert "Retry-After" not in response.headers
+        await bench.post(ONE, b"fits")
+
+    play(tmp_path, scenario, ONE, limit=QueueLimit(pattern="flow.orders.0", max_bytes=1000))
+
+
+def test_a_message_that_a_later_stage_can_never_hold_is_a_dead_letter_there(tmp_path: Path) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.put("http://127.0.0.1:9/", Set(path="grown", value="x" * 1000))
+        sent = await bench.post(ONE, b"{}")
+        async for delivery in bench.queue.consume("notice.mail"):
+            notice = delivery.decode(Notice)
+            await delivery.done()
+            break
+        assert sent in notice.body
+        assert "Attempts: 1 of" in notice.body
+        assert "flow.orders.1 holds at most 1000" in notice.body
+
+    play(tmp_path, scenario, ONE, limit=QueueLimit(pattern="flow.orders.1", max_bytes=1000))
+
+
 def test_a_stage_that_takes_no_more_for_now_costs_no_message_an_attempt(tmp_path: Path) -> None:
     async def scenario(bench: Bench) -> None:
         async with Target() as target:

@@ -114,19 +114,21 @@ def test_what_the_other_side_will_never_take_is_a_dead_letter_with_its_reason() 
         async with a.client() as q:
             await q.publish("lan/b/secret", b"")
             await q.publish("lan/b/orders", b"x" * 2000)
+            await q.publish("lan/b/orders", b"x" * 600)
             await q.publish("lan/b/orders", b"fits", id="fits")
-            reasons = [d.body.decode(errors="replace") for d in await take(q, "notice.mail", 2)]
+            reasons = [d.body.decode(errors="replace") for d in await take(q, "notice.mail", 3)]
             assert any("lan/a may not publish to secret. (not-permitted)" in reason for reason in reasons)
             assert any("takes bodies of at most 1000 bytes" in reason for reason in reasons)
+            assert any("the address orders holds at most 500. (body-too-large)" in reason for reason in reasons)
 
             async def arrived() -> bool:
                 return (await depth(q, "lan/b/orders")).done_total == 1
 
             await until(arrived)
-            assert (await route_of(q)).refused_total == 1
+            assert (await route_of(q)).refused_total == 2
 
     with clusters("a", "b") as (a, b):
-        b.settings = {"max_body": 1000}
+        b.settings = {"max_body": 1000, "limits": [{"pattern": "orders", "max_bytes": 500}]}
         b.admit(a, publish=("orders",))
         a.route(b)
         start([a, b])

@@ -12,7 +12,7 @@ import pytest
 
 from appliance.errors import ApplianceError, DeadlinePassed, InvalidInput
 from appliance.queue.client import PublishUnknown, QueueClient, RemoteError, Request
-from appliance.queue.errors import BadAddress
+from appliance.queue.errors import BadAddress, BodyTooLarge
 from tests.unit.queue.running import Broker, free_port, running
 from tests.unit.queue.test_work import SOON_S, first, wait_account
 
@@ -73,6 +73,20 @@ def test_what_would_end_the_session_is_refused_to_who_asks(narrow: Broker, opera
     assert narrow.log().count("is here") == sessions + 1
 
 
+def test_a_body_that_never_fits_is_one_error_whoever_finds_out() -> None:
+    async def main(broker: Broker) -> None:
+        async with broker.client() as q:
+            await q.wait_connected(SOON_S)
+            for size in (60, 101):
+                with pytest.raises(BodyTooLarge) as refused:
+                    await q.publish("a", b"x" * size)
+                assert refused.value.problem.status == 413
+                assert f"{size} bytes" in refused.value.message
+
+    with running(max_body=100, limits=[{"pattern": "a", "max_bytes": 50}]) as broker:
+        asyncio.run(main(broker))
+
+
 def test_a_body_that_turns_out_too_large_on_connecting_does_not_keep_the_others_out() -> None:
     async def main(broker: Broker) -> None:
         async with broker.client() as q:  # not connected yet, so nobody knows how large is too large
@@ -97,7 +111,7 @@ def test_an_answer_that_is_too_large_and_a_timeout_of_the_handlers_own_are_error
         async with broker.client() as server, broker.client() as q:
             await server.serve("lan/main/large", large)
             await server.serve("late", late)
-            for name, code in (("large", "invalid-input"), ("late", "internal-error"), ("large", "invalid-input")):
+            for name, code in (("large", "body-too-large"), ("late", "internal-error"), ("large", "body-too-large")):
                 with pytest.raises(RemoteError) as error:
                     await q.call(name, None, bytes, deadline_s=SOON_S)
                 assert error.value.problem.code == code

@@ -40,6 +40,33 @@ def test_an_address_at_its_limit_is_busy_until_something_is_done(
     assert answers(desk, "small.a", 1, size=10).statuses == (wire.STORED,)
 
 
+@pytest.mark.parametrize(("limit", "settings"), [({"max_bytes": 35}, {}), ({"max_depth": 9}, {"max_bytes": 35})])
+def test_a_body_that_never_fits_is_refused_for_good_and_holds_nothing_up(
+    tmp_path: Path, limit: dict[str, object], settings: dict[str, object]
+) -> None:
+    desk = desk_with(tmp_path, {"pattern": "small.*", **limit}, **settings)
+    assert answers(desk, "small.a", 1, size=20).statuses == (wire.STORED,)
+    items = tuple(wire.Item("small.a", name) for name in ("large", "small", "later"))
+    results = desk.ask("alice", wire.Publish(1, items), b"x" * 36, b"x" * 15, b"x")
+    assert results.statuses == (wire.REFUSED, wire.STORED, wire.BUSY)
+    fault = results.troubles[0].fault
+    assert (fault.code, fault.status, results.troubles[0].retry_after_s) == ("body-too-large", 413, 0.0)
+    assert "36 bytes" in fault.message
+    assert "at most 35" in fault.message
+    assert fault.hint
+    assert answers(desk, "large", 1, size=36).statuses == ((wire.REFUSED,) if settings else (wire.STORED,))
+
+
+def test_a_move_that_never_fits_is_refused_and_the_delivery_stays_in_hand(tmp_path: Path) -> None:
+    desk = desk_with(tmp_path, {"pattern": "small", "max_bytes": 35})
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.consume("alice", "a")
+    (handed,) = desk.deliveries("alice")
+    results = desk.ask("alice", wire.Move(4, handed.token, wire.Item("small", "2")), b"x" * 36)
+    assert (results.statuses, results.troubles[0].fault.code) == ((wire.REFUSED,), "body-too-large")
+    assert desk.settle("alice", handed.token, wire.REJECT) == wire.STORED
+
+
 def test_the_first_pattern_that_matches_holds_and_the_rest_is_as_without(tmp_path: Path) -> None:
     desk = desk_with(tmp_path, {"pattern": "a.b", "max_depth": 3}, {"pattern": "a.*", "max_depth": 1}, max_depth=2)
     assert answers(desk, "a.b", 4).statuses.count(wire.STORED) == 3
