@@ -16,6 +16,7 @@ import pyfuse3
 import trio
 
 from tests.chaos.disk import BLOCK, Disk
+from tests.chaos.layer import NAME
 
 ROOT: int = pyfuse3.ROOT_INODE
 SYNC_S = 0.002
@@ -168,7 +169,7 @@ class Mounted(pyfuse3.Operations):  # type: ignore[misc]  # pyfuse3 is Debian's 
 
 def main() -> None:
     """Serve until unmounted."""
-    options = set(pyfuse3.default_options) | {"fsname=lossy"}
+    options = set(pyfuse3.default_options) | {f"fsname={NAME}"}
     options.discard("default_permissions")
     pyfuse3.init(Mounted(Disk()), sys.argv[1], options)
     trio.run(pyfuse3.main)

@@ -5,6 +5,8 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from appliance.queue.errors import StoreFailed
 from appliance.queue.sqlite_store import SqliteStore
-from tests.chaos.layer import REPOSITORY, Layer, mounted
+from tests.chaos.layer import REPOSITORY, RUN, Layer, mounted, swept
 from tests.unit.queue.test_store import item
 
 DIED_WITHIN_S = 30
@@ -159,3 +161,32 @@ def test_a_failed_sync_leaves_no_gap_under_what_is_committed_after_the_restart(l
     found = {brief.seq for brief in store.recent(10)}
     store.close()
     assert found >= {1, 3}
+
+
+LEFT = """
+import sys, time
+from pathlib import Path
+from tests.chaos.layer import mounted
+with mounted(Path(sys.argv[1])):
+    print(flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_run_has_left_is_swept_and_what_is_in_use_is_not(layer: Layer) -> None:
+    run = Path(tempfile.mkdtemp(prefix=RUN))
+    disk = run / "a" / "state"
+    disk.parent.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", LEFT, str(disk)], cwd=REPOSITORY, stdout=subprocess.PIPE
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert disk not in swept()
+        process.kill()
+    end = time.monotonic() + DIED_WITHIN_S
+    while disk not in swept():
+        assert time.monotonic() < end, "the disk is served by somebody still"
+        time.sleep(0.01)
+    assert not run.exists()
+    assert os.path.ismount(layer.directory)

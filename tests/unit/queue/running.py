@@ -41,6 +41,8 @@ class Broker:
         self.routes: tuple[str, ...] = ()
         self.others: tuple[Access, ...] = ()
         """Further entries of the key list."""
+        self.python: tuple[str, ...] = (sys.executable,)
+        """How each of its processes is started."""
         self.process: subprocess.Popen[bytes] | None = None
         self.settings = settings
         self.grant("tester", ALL)
@@ -81,7 +83,7 @@ class Broker:
         candidate.write_bytes(msgspec.json.encode(AccessList(entries=entries, routes=self.routes)))
         candidate.rename(self.directory / "access.json")
 
-    def start(self, *, python: tuple[str, ...] = (sys.executable,)) -> None:
+    def start(self, *, python: tuple[str, ...] = ()) -> None:
         """Start the process and return once it said READY=1."""
         directory = self.directory
         (directory / "state").mkdir(exist_ok=True)
@@ -101,7 +103,7 @@ class Broker:
         settings: msgspec.Struct,
         log: Path,
         *,
-        python: tuple[str, ...] = (sys.executable,),
+        python: tuple[str, ...] = (),
         keys: Keys | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a process that holds the broker's keys, or others, and return it once it said READY=1."""
@@ -122,7 +124,7 @@ class Broker:
             ear.bind(str(directory / "notify"))
             ear.settimeout(STARTED_WITHIN_S)
             process = subprocess.Popen(
-                [*python, "-m", f"appliance.queue.{module}"],
+                [*(python or self.python), "-m", f"appliance.queue.{module}"],
                 env=os.environ
                 | {
                     "ALPHA_REN_SERVICE": str(document), "CREDENTIALS_DIRECTORY": str(directory),
