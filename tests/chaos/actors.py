@@ -41,12 +41,14 @@ LANES = 4
 """Things that a producer does at a time; within a lane each message is acknowledged before the next."""
 REMEMBERED = 300
 ANSWERED_WITHIN_S = 2.0
+MOVED = ".moved-"
 
 
 class Orders(msgspec.Struct, frozen=True):
     """Who the actor is; `life` counts how often it was started, and keeps the ids of its lives apart.
 
-    `place` is its cluster, `other` the one to which a producer sends as well, if there is one.
+    `place` is its cluster, `other` the one to which it sends as well, if there is one. Of what a producer publishes
+    the share `again` is known already.
     """
 
     role: Literal["producer", "consumer"]
@@ -56,16 +58,18 @@ class Orders(msgspec.Struct, frozen=True):
     rate: float
     endpoint: str
     server_key: str
+    next_key: str
     keys: Keys
     history: str
     lease_s: float
     place: tuple[str, str]
     other: str
+    again: float
 
     @property
     def connection(self) -> Connection:
         """How to reach the broker."""
-        return Connection(self.endpoint, self.server_key, self.keys, *self.place)
+        return Connection(self.endpoint, self.server_key, self.keys, *self.place, self.next_key)
 
 
 def body_of(message: str) -> bytes:
@@ -95,7 +99,7 @@ class Producer:
         dice = random.Random(f"{o.seed}/{o.name}/{o.life}/{lane}")
         counter = 0
         while not await self._pause(dice.expovariate(o.rate / LANES)):
-            if self._known and dice.random() < 0.1:
+            if self._known and dice.random() < o.again:
                 await self._attempt(dice.choice(self._known))
                 continue
             counter += 1
@@ -119,7 +123,7 @@ class Producer:
         address = f"{self._orders.other}/work" if far else "work"
         return Publish(
             by=self._orders.name, at=at, wall=wall, id=name, address=f"{address}.{dice.randrange(3)}",
-            key=f"{self._orders.name}.{lane}" if kind < 0.3 else None,
+            key=f"{lane}" if kind < 0.3 else None,
             delay_s=dice.uniform(0.1, 2.5) if 0.25 < kind < 0.4 else 0.0,
             not_before=wall + dice.uniform(0.2, 3.0) if 0.4 < kind < 0.47 else None,
             expires_s=dice.uniform(0.3, 3.0) if 0.47 < kind < 0.54 else None,
@@ -184,8 +188,10 @@ class Consumer:
             time.sleep(1.5 * self._orders.lease_s)  # noqa: ASYNC251  # a consumer that hangs renews nothing
         elif fate < 0.2:
             await asyncio.sleep(self._dice.uniform(0.0, 0.3))
-        if fate < 0.87:
+        if fate < 0.8 or (fate < 0.87 and not _may_move(delivery)):
             await self._end(delivery, "done", 0.0)
+        elif fate < 0.87:
+            await self._move(delivery)
         elif fate < 0.96:
             await self._end(delivery, "retry", self._dice.choice((0.0, self._dice.uniform(0.1, 1.0))))
         else:
@@ -216,6 +222,48 @@ class Consumer:
                 began=began, delay_s=delay_s,
             )
         )  # fmt: skip
+
+
+    async def _move(self, delivery: Delivery) -> None:
+        """Pass it on to another address, here in the name of its publisher, in the other cluster in one's own."""
+        o, (seq, fence) = self._orders, delivery.token
+        far = bool(o.other) and self._dice.random() < 0.3
+        address = f"{o.other}/work.{self._dice.randrange(3)}" if far else f"work.{self._dice.randrange(3)}"
+        began, wall = now()
+        wish = Publish(
+            by=o.name, at=began, wall=wall, id=f"{delivery.id}{MOVED}{fence}", address=address,
+            origin="" if far else delivery.origin, key="moved" if far else None,
+        )  # fmt: skip
+        settle = Settle(by=o.name, at=began, wall=wall, seq=seq, fence=fence, outcome="move", moved=wish.name)
+        self._recorder.write(wish)
+        self._recorder.write(settle)
+        answer: Settlement = "ok"
+        try:
+            published = await self._client.move(
+                delivery, address, body_of(wish.id), id=wish.id, max_attempts=wish.max_attempts, key=wish.key,
+                deadline_s=ANSWERED_WITHIN_S,
+            )  # fmt: skip
+        except LeaseLost:
+            answer = "stale"
+        except SettleUnknown:
+            answer = "unknown"
+        except QueueBusy:
+            answer = "busy"
+        at, wall = now()
+        if answer == "ok":
+            stored: Answer = "duplicate" if published.duplicate else "stored"
+            self._recorder.write(
+                Published(by=o.name, at=at, wall=wall, id=wish.id, answer=stored, began=began, origin=wish.origin)
+            )  # fmt: skip
+        self._recorder.write(
+            Settled(by=o.name, at=at, wall=wall, seq=seq, fence=fence, outcome="move", answer=answer, began=began)
+        )  # fmt: skip
+        if answer == "busy":
+            await self._end(delivery, "retry", 0.5)
+
+
+def _may_move(delivery: Delivery) -> bool:
+    return delivery.origin != "queue" and MOVED not in delivery.id
 
 
 async def main(orders: Orders) -> None:

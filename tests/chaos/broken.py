@@ -5,6 +5,7 @@ The product has no switch for any of this; each is what a mistake in the store w
 
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,15 +13,17 @@ import msgspec
 from appliance import notify
 from appliance.queue import service
 from appliance.queue.sqlite_store import SqliteStore
-from appliance.queue.store import Snapshot, TakenItem
+from appliance.queue.store import Given, NewItem, Snapshot, TakenItem
 
-LATER_S = 0.5
+LATER_S = 2.0
 
 
 class EarlyAcknowledgement(SqliteStore):
     """Says that it has committed, and does so later: what is answered in between is lost in a kill."""
 
-    _committed = 0.0
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._committed = time.monotonic()
 
     def commit(self) -> None:
         """See Store."""
@@ -58,11 +61,24 @@ class OneFence(SqliteStore):
         return [msgspec.structs.replace(item, fence=1) for item in taken], more
 
 
+class Careless(SqliteStore):
+    """Takes no notice of keys and times, and does not count attempts."""
+
+    def put(self, items: Sequence[NewItem]) -> list[bool]:
+        """See Store."""
+        return super().put([msgspec.structs.replace(item, key=None, due=None, not_before=None) for item in items])
+
+    def give_back(self, given: Iterable[Given], wall: float) -> None:
+        """See Store."""
+        super().give_back([msgspec.structs.replace(each, attempt=0, due=None) for each in given], wall)
+
+
 STORES: dict[str, type[SqliteStore]] = {
     "early-acknowledgement": EarlyAcknowledgement,
     "no-sync": NoSync,
     "forgetful-dedupe": ForgetfulDedupe,
     "one-fence": OneFence,
+    "careless": Careless,
 }
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from appliance.queue.store import Brief, State
+from tests.chaos.checker import Violation
 from tests.chaos.history import Line, Publish, Published
 
 
@@ -26,3 +27,19 @@ def seen_from(here: str, history: Sequence[Line], stores: Mapping[str, Sequence[
             elif (line.by, line.id) not in kept:
                 seen.append(msgspec.structs.replace(line, by=by))
     return sorted(seen, key=lambda line: line.at)
+
+
+def lost_on_the_way(stores: Mapping[str, Sequence[Brief]]) -> list[Violation]:
+    """What a bridge has ended here as done is in the store of the other cluster, whoever knows of it."""
+    kept = {(here, row.origin, row.id) for here, rows in stores.items() for row in rows}
+    carried = [
+        (here, row, row.address.split("/")[1])
+        for here, rows in stores.items()
+        for row in rows
+        if "/" in row.address and row.state == State.DONE
+    ]
+    return [
+        Violation("lost", f"{(row.origin, row.id)} was carried from {here} to {there} and is not there")
+        for here, row, there in carried
+        if (there, f"lan/{here}/{row.origin}", row.id) not in kept
+    ]

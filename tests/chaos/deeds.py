@@ -34,9 +34,7 @@ async def _torn_power_cut(stage: Stage, step: Step) -> None:
 
 
 async def _restart_broker(stage: Stage, _step: Step) -> None:
-    status = await asyncio.to_thread(stage.broker.stop)
-    if status != 0:
-        raise Unexpected(f"the broker was stopped and ended with {status}")
+    await stage.stop()
     await stage.start()
 
 
@@ -45,9 +43,35 @@ async def _kill_bridge(stage: Stage, _step: Step) -> None:
     await asyncio.to_thread(stage.broker.start_bridge)
 
 
-async def _purge(stage: Stage, _step: Step) -> None:
-    await stage.purge("dead")
-    await stage.purge("ready")
+async def _pause_bridge(stage: Stage, step: Step) -> None:
+    assert stage.broker.bridge is not None
+    stage.broker.bridge.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(step.for_s)
+    stage.broker.bridge.send_signal(signal.SIGCONT)
+
+
+async def _kill_gate(stage: Stage, _step: Step) -> None:
+    if stage.gate.running:
+        await asyncio.to_thread(stage.gate.kill)
+
+
+async def _rotate_key(stage: Stage, step: Step) -> None:
+    """The key that was announced is taken into use, and the other clusters are told of the one after it."""
+    stage.rotate_keys()
+    await _restart_broker(stage, step)
+
+
+async def _backup(stage: Stage, _step: Step) -> None:
+    await stage.back_up()
+
+
+async def _purge(stage: Stage, step: Step) -> None:
+    await stage.operate("purge", "dead", step.seed)
+    await stage.operate("purge", "ready", step.seed)
+
+
+async def _requeue(stage: Stage, step: Step) -> None:
+    await stage.operate("requeue", "dead", step.seed)
 
 
 async def _pause_broker(stage: Stage, step: Step) -> None:
@@ -81,9 +105,11 @@ def _network(mode: Mode) -> Deed:
 
 
 async def _full_disk(stage: Stage, step: Step) -> None:
+    before = stage.layer.count("refused")
     stage.layer.fault("full")
     await asyncio.sleep(step.for_s)
     stage.layer.fault("none")
+    stage.note("calls that met the full disk", stage.layer.count("refused") - before)
 
 
 async def _fail(stage: Stage, fault: str) -> None:
@@ -92,6 +118,7 @@ async def _fail(stage: Stage, fault: str) -> None:
     status = await stage.ended()
     if status <= 0:
         raise Unexpected(f"the broker's disk failed and it ended with {status}")
+    stage.note(f"ended by the {fault} error")
     stage.layer.fault("none")
     await stage.start()
 
@@ -126,7 +153,12 @@ DEEDS: dict[Kind, Deed] = {
     "kill-consumer": _kill_consumer,
     "kill-producer": _kill_producer,
     "kill-bridge": _kill_bridge,
+    "pause-bridge": _pause_bridge,
+    "kill-gate": _kill_gate,
+    "rotate-key": _rotate_key,
+    "backup": _backup,
     "purge": _purge,
+    "requeue": _requeue,
     "cut-network": _network("cut"),
     "hold-network": _network("hold"),
     "one-way-network": _network("one-way"),

@@ -13,8 +13,11 @@ from typing import Literal
 import msgspec
 
 Answer = Literal["stored", "duplicate", "busy", "unknown"]
-Outcome = Literal["done", "retry", "reject"]
-Settlement = Literal["ok", "stale", "unknown"]
+Outcome = Literal["done", "retry", "reject", "move"]
+Settlement = Literal["ok", "stale", "unknown", "busy"]
+Act = Literal["requeue", "purge"]
+Name = tuple[str, str]
+"""(origin, id): what names a message."""
 
 
 class Record(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -26,15 +29,24 @@ class Record(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Publish(Record, frozen=True):
-    """A producer is about to publish; each attempt has a line of its own, with the same id and the same wishes."""
+    """Somebody is about to publish; each attempt has a line of its own, with the same id and the same wishes.
+
+    `origin` is in whose name, where that is not his own: a message that is moved keeps the name of the first.
+    """
 
     id: str
     address: str
+    origin: str = ""
     key: str | None = None
     delay_s: float = 0.0
     not_before: float | None = None
     expires_s: float | None = None
     max_attempts: int = 8
+
+    @property
+    def name(self) -> Name:
+        """What the message is called at the broker that takes it in."""
+        return self.origin or self.by, self.id
 
 
 class Published(Record, frozen=True):
@@ -43,6 +55,12 @@ class Published(Record, frozen=True):
     id: str
     answer: Answer
     began: float
+    origin: str = ""
+
+    @property
+    def name(self) -> Name:
+        """See Publish."""
+        return self.origin or self.by, self.id
 
 
 class Delivered(Record, frozen=True):
@@ -58,12 +76,13 @@ class Delivered(Record, frozen=True):
 
 
 class Settle(Record, frozen=True):
-    """A consumer is about to end a lease."""
+    """A consumer is about to end a lease; `moved` is the message that comes of a move."""
 
     seq: int
     fence: int
     outcome: Outcome
     delay_s: float = 0.0
+    moved: Name | None = None
 
 
 class Settled(Record, frozen=True):
@@ -83,17 +102,28 @@ class ClockMoved(Record, frozen=True):
     offset_s: float
 
 
-class Purge(Record, frozen=True):
-    """An operator is about to drop messages that are dead or wait."""
+class Operate(Record, frozen=True):
+    """An operator is about to do this to the messages with these numbers, as far as he still can."""
+
+    act: Act
+    seqs: tuple[int, ...]
+
+
+class Operated(Record, frozen=True):
+    """He was told that it was done to every one of them."""
+
+    act: Act
+    seqs: tuple[int, ...]
 
 
 class Fault(Record, frozen=True):
-    """The nemesis did something."""
+    """The nemesis did something, or saw `count` of what came of it."""
 
     what: str
+    count: int = 1
 
 
-Line = Publish | Published | Delivered | Settle | Settled | ClockMoved | Purge | Fault
+Line = Publish | Published | Delivered | Settle | Settled | ClockMoved | Operate | Operated | Fault
 
 
 class Recorder:
@@ -130,12 +160,24 @@ def _lines(path: Path) -> Iterator[Line]:
 
 
 def tally(history: Iterable[Line]) -> dict[str, int]:
-    """Return how often each thing happened, answers apart."""
+    """Return how often the actors did each thing, answers apart."""
     counts: dict[str, int] = {}
     for line in history:
         answer = f" {line.answer}" if isinstance(line, Published | Settled) else ""
         if isinstance(line, Delivered) and "/" in line.origin:
             answer = " from another cluster"
+        if isinstance(line, Operated):
+            answer = f" {line.act}"
         what = f"{line.outcome}{answer}" if isinstance(line, Settled) else type(line).__name__.lower() + answer
-        counts[what] = counts.get(what, 0) + 1
+        if not isinstance(line, Fault):
+            counts[what] = counts.get(what, 0) + (len(line.seqs) if isinstance(line, Operated) else 1)
+    return dict(sorted(counts.items()))
+
+
+def faults(history: Iterable[Line]) -> dict[str, int]:
+    """Return how often each fault happened, and what was seen of it."""
+    counts: dict[str, int] = {}
+    for line in history:
+        if isinstance(line, Fault):
+            counts[line.what] = counts.get(line.what, 0) + line.count
     return dict(sorted(counts.items()))

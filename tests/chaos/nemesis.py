@@ -8,9 +8,10 @@ import msgspec
 Kind = Literal[
     "kill-broker", "power-cut", "torn-power-cut", "pause-broker", "restart-broker", "pause-consumer", "kill-consumer",
     "kill-producer", "cut-network", "hold-network", "one-way-network", "full-disk", "write-error", "sync-error",
-    "clock-ahead", "clock-behind", "kill-bridge", "purge",
+    "clock-ahead", "clock-behind", "kill-bridge", "pause-bridge", "kill-gate", "rotate-key", "backup", "purge",
+    "requeue",
 ]  # fmt: skip
-"""The faults, each at one of the clusters."""
+"""What a cluster meets with: faults, and what its operator does meanwhile."""
 
 EVERYTHING: tuple[Kind, ...] = get_args(Kind)
 GAP_S = (0.2, 0.8)
@@ -35,7 +36,7 @@ def schedule(seed: str, duration_s: float, lease_s: float, kinds: tuple[Kind, ..
             waiting = dice.sample(kinds, len(kinds))
         kind = waiting.pop()
         pause = kind.startswith("pause") or kind.endswith("network")
-        for_s = round(dice.uniform(1.2, 2.5) * lease_s if pause else dice.uniform(0.3, 1.5), 2)
+        for_s = round(dice.uniform(1.2, 2.5) * lease_s if pause else dice.uniform(0.3, 1.2), 2)
         if at + for_s > duration_s:
             return steps
         steps.append(Step(at, kind, for_s, f"{seed}/{len(steps)}"))

@@ -1,34 +1,40 @@
 """The stage of a run: a cluster on a disk that fails, behind a network that fails, with a clock that jumps."""
 
 import asyncio
-import contextlib
+import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from appliance.contracts import letters
-from appliance.contracts.traffic import QueueStats
-from appliance.errors import ApplianceError, Unavailable
-from appliance.queue.sqlite_store import SqliteStore
-from appliance.queue.store import Brief, State
+from appliance.contracts.access import Rights
+from appliance.contracts.traffic import Messages, QueueStats
+from appliance.errors import ApplianceError
+from appliance.queue.keys import generate_keys
+from appliance.queue.store import Brief
 from tests.chaos.actors import Orders
-from tests.chaos.history import ClockMoved, Fault, Purge, Recorder, now
-from tests.chaos.layer import REPOSITORY, Layer
+from tests.chaos.backup import inspected, restored
+from tests.chaos.history import Act, ClockMoved, Fault, Operate, Operated, Recorder, now
+from tests.chaos.layer import OWN, REPOSITORY, Layer
 from tests.chaos.proxy import Proxy
 from tests.unit.queue.bridges import ANYTHING, Side
+from tests.unit.queue.gates import Gate
 
 LEASE_S = 1.0
 FAKETIME = "/usr/$LIB/faketime/libfaketimeMT.so.1"
 """Debian's libfaketime; the dynamic linker knows what $LIB is."""
 ENDED_WITHIN_S = 30.0
 AT_REST_WITHIN_S = 120.0
-PAGE = 1000
+AT_WORK_WITHIN_S = 60.0
+ANSWERED_WITHIN_S = 30.0
+UNAVAILABLE = 503
+OPERATED_AT_ONCE = 10
 
 
 class Unexpected(AssertionError):
@@ -36,9 +42,11 @@ class Unexpected(AssertionError):
 
 
 class Actor:
-    """A producer or consumer, started again as often as it is killed."""
+    """A producer or consumer, started again as often as it is killed; one from `outside` comes in by the gate."""
 
-    def __init__(self, stage: "Stage", role: Literal["producer", "consumer"], name: str, rate: float) -> None:
+    def __init__(
+        self, stage: "Stage", role: Literal["producer", "consumer"], name: str, rate: float, *, outside: bool = False
+    ) -> None:
         self._stage = stage
         self._role = role
         self.name = name
@@ -46,22 +54,24 @@ class Actor:
         self._life = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
-        stage.broker.grant(name, ANYTHING)
+        self._outside = outside
+        stage.broker.grant(name, Rights(publish=("work.*",)) if outside else ANYTHING, outside=outside)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        stage = self._stage
+        stage, broker = self._stage, self._stage.broker
         self._life += 1
         orders = Orders(
             role=self._role, name=self.name, life=self._life, seed=stage.seed, rate=self._rate,
-            endpoint=f"tcp://127.0.0.1:{stage.proxy.port}", server_key=stage.broker.keys.public,
-            keys=stage.broker.clients[self.name][0], history=str(stage.directory), lease_s=LEASE_S,
-            place=stage.broker.place, other=next(iter(stage.broker.routes), ""),
+            endpoint=stage.gate.endpoint if self._outside else f"tcp://127.0.0.1:{stage.proxy.port}",
+            server_key=broker.keys.public, next_key=broker.next_keys.public, keys=broker.clients[self.name][0],
+            history=str(stage.directory), lease_s=LEASE_S, place=broker.place,
+            other="" if self._outside else next(iter(broker.routes), ""), again=stage.again,
         )  # fmt: skip
         path = stage.broker.directory / f"{self.name}.json"
         path.write_bytes(msgspec.json.encode(orders))
         with (stage.directory / f"{self.name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.actors", str(path)], cwd=REPOSITORY, stderr=log
+                [*OWN, sys.executable, "-m", "tests.chaos.actors", str(path)], cwd=REPOSITORY, stderr=log
             )  # fmt: skip
 
     async def live(self) -> None:
@@ -74,8 +84,17 @@ class Actor:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-            if status not in (-signal.SIGKILL, 0 if self._stopping else -signal.SIGKILL):
+            # Before it has begun it may be stopped by the signal itself.
+            expected = {-signal.SIGKILL, 0, -signal.SIGTERM} if self._stopping else {-signal.SIGKILL}
+            if status not in expected:
                 raise Unexpected(f"{self.name} ended with {status}; see {self.name}.log")
+
+    @property
+    def progress(self) -> int:
+        """How many acknowledgements, or deliveries, it has had."""
+        mark = b'"stored"' if self._role == "producer" else b'"Delivered"'
+        path = self._stage.directory / f"{self.name}.jsonl"
+        return path.read_bytes().count(mark) if path.exists() else 0
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it lives."""
@@ -98,24 +117,31 @@ class Stage:
     """Everything that the nemesis can lay hands on. `directory` keeps what is left of a run."""
 
     def __init__(
-        self, broker: Side, layer: Layer, proxy: Proxy, *, directory: Path, seed: str, module: tuple[str, ...] = ()
-    ) -> None:
+        self, broker: Side, layer: Layer, proxy: Proxy, *, directory: Path, seed: str, again: float,
+        module: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.broker = broker
         self.layer = layer
         self.proxy = proxy
+        self.gate = Gate(broker)
         self.directory = directory
         self.seed = seed
+        self.again = again
         self._module = module
         self._recorder = Recorder(directory, f"{broker.place[1]}-nemesis")
+        self._backups = 0
         self.producers: list[Actor] = []
         self.consumers: list[Actor] = []
+        self.others: list[Side] = []
+        """The clusters that have a route to this one."""
         self._clock = broker.directory / "faketime"
         self._clock.write_text("+0\n")
+        broker.python = (*OWN, sys.executable)
 
-    def note(self, what: str) -> None:
-        """Put a deed of the nemesis on record."""
+    def note(self, what: str, count: int = 1) -> None:
+        """Put on record what the nemesis does, or what is seen of it."""
         at, wall = now()
-        self._recorder.write(Fault(by=self._recorder.name, at=at, wall=wall, what=what))
+        self._recorder.write(Fault(by=self._recorder.name, at=at, wall=wall, what=what, count=count))
 
     async def start(self) -> None:
         """Start the broker and return once it serves."""
@@ -123,15 +149,52 @@ class Stage:
             "LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": str(self._clock), "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1", "NO_FAKE_STAT": "1",
         }  # fmt: skip
-        faked = ("/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()))
+        faked = (*OWN, "/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()))
         await asyncio.to_thread(self.broker.start, python=(*faked, sys.executable, *self._module))
+
+    async def at_work(self) -> None:
+        """Return once every actor gets on from here."""
+        actors = (*self.producers, *self.consumers)
+        marks = {actor: actor.progress for actor in actors}
+        end = time.monotonic() + AT_WORK_WITHIN_S
+        while idle := [actor.name for actor in actors if actor.progress == marks[actor]]:
+            self.alive()
+            if time.monotonic() > end:
+                raise Unexpected(f"these do not get on, with everything in order: {', '.join(idle)}")
+            await asyncio.sleep(0.05)
 
     async def kill(self, cut: str | None = None) -> None:
         """Kill the broker outright; with `cut`, the power goes with it (see Layer.cut)."""
         await asyncio.to_thread(self.broker.kill)
         if cut is not None:
-            self.note(f"the power cut loses {self.layer.count('unsynced')} blocks")
+            self.note("blocks lost", self.layer.count("unsynced"))
             self.layer.cut(cut)
+
+    async def stop(self) -> None:
+        """Stop the broker as systemd does."""
+        status = await asyncio.to_thread(self.broker.stop)
+        if status != 0:
+            raise Unexpected(f"the broker was stopped and ended with {status}")
+
+    async def keep_gate(self) -> None:
+        """Start the gate again as often as it ends, which it does with its broker and when it is killed."""
+        while True:
+            await asyncio.to_thread(self.gate.start)
+            assert self.gate.process is not None
+            status = await asyncio.to_thread(self.gate.process.wait)
+            if status not in (0, -signal.SIGKILL):
+                raise Unexpected(f"the gate ended with {status}:\n{self.gate.log()[-4000:]}")
+
+    def rotate_keys(self) -> None:
+        """Let the broker's next start have the key that it has announced; the routes that lead here are told."""
+        broker = self.broker
+        broker.keys, broker.next_keys = broker.next_keys, generate_keys()
+        for other in self.others:
+            other.to = [
+                msgspec.structs.replace(route, server_key=broker.keys.public, next_key=broker.next_keys.public)
+                if route.to == broker.name else route
+                for route in other.to
+            ]  # fmt: skip
 
     async def ended(self) -> int:
         """Wait until the broker has ended by itself and return its status."""
@@ -175,22 +238,49 @@ class Stage:
                 await asyncio.sleep(0.2)
         raise Unexpected(f"the queue does not come to rest: {open_work}")
 
-    async def purge(self, state: Literal["dead", "ready"]) -> None:
-        """Drop some of what is in that state, as an operator does; whether it was done is not asked."""
-        at, wall = now()
-        self._recorder.write(Purge(by=self._recorder.name, at=at, wall=wall))
-        choice = letters.Purge(address="work.*", state=state, limit=10)
+    async def operate(self, act: Act, state: Literal["dead", "ready"], seed: str) -> None:
+        """Do something to some of what is in that state, as an operator does; what fails is not done."""
         async with self.broker.client() as client:
-            with contextlib.suppress(Unavailable):
-                await client.call("queue.purge", choice, letters.Changed)
+            try:
+                everything = letters.Browse(address="work.*", state=state, limit=1000)
+                found = [message.seq for message in (await client.call("queue.browse", everything, Messages)).messages]
+                chosen = tuple(random.Random(seed).sample(found, min(OPERATED_AT_ONCE, len(found))))
+                if not chosen:
+                    return
+                at, wall = now()
+                self._recorder.write(Operate(by=self._recorder.name, at=at, wall=wall, act=act, seqs=chosen))
+                choice: letters.Choice = letters.Requeue(seqs=chosen)
+                if act == "purge":
+                    choice = letters.Purge(seqs=chosen, state=state)
+                changed = await client.call(f"queue.{act}", choice, letters.Changed)
+                if changed.count == len(chosen):
+                    at, wall = now()
+                    self._recorder.write(Operated(by=self._recorder.name, at=at, wall=wall, act=act, seqs=chosen))
+            except ApplianceError as error:
+                if error.problem.status != UNAVAILABLE:
+                    raise
 
-    def stored(self) -> list[Brief]:
-        """Return all that the store holds; the broker is down."""
-        store = SqliteStore(self.broker.directory / "state" / "queue.sqlite")
-        try:
-            return [brief for state in State for pattern in ("*", "*/*/*") for brief in _all(store, pattern, state)]
-        finally:
-            store.close()
+    async def back_up(self) -> None:
+        """Let the broker make a backup, restore it beside the queue, and keep what came of it for the checker."""
+        end = time.monotonic() + ANSWERED_WITHIN_S
+        async with self.broker.client() as client:
+            while True:
+                began = time.monotonic()
+                try:
+                    made = await client.call("queue.backup", None, letters.BackedUp, deadline_s=ANSWERED_WITHIN_S)
+                    break
+                except ApplianceError as error:
+                    if error.problem.status != UNAVAILABLE or began > end:
+                        raise Unexpected(f"no backup is made: {error}") from error
+                    await asyncio.sleep(0.2)
+        backup = await asyncio.to_thread(restored, Path(made.path), began, time.monotonic())
+        self._backups += 1
+        path = self.directory / f"{self.broker.place[1]}-{self._backups}.backup"
+        path.write_bytes(msgspec.msgpack.encode(backup))
+
+    def stored(self) -> tuple[Sequence[str], list[Brief]]:
+        """Return what is wrong with the store, and all that it holds; the broker is down."""
+        return inspected(self.broker.directory / "state" / "queue.sqlite")
 
     def keep(self) -> None:
         """Copy what is left of the broker to where the history is."""
@@ -200,14 +290,7 @@ class Stage:
 
     def close(self) -> None:
         """Leave no process behind."""
-        for process in (self.broker.bridge, self.broker.process):
+        for process in (self.gate.process, self.broker.bridge, self.broker.process):
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-def _all(store: SqliteStore, pattern: str, state: State) -> Iterator[Brief]:
-    last = 0
-    while page := store.browse(pattern, state, last, PAGE):
-        yield from page
-        last = page[-1].seq

@@ -10,32 +10,38 @@ from tests.chaos.nemesis import EVERYTHING, Kind, schedule
 from tests.chaos.run import Plan, run
 
 IN_TESTS_S = 40.0
+SOME = (
+    "published duplicate", "published unknown", "done stale", "retry ok", "reject ok", "move ok", "operated purge",
+    "operated requeue", "dead", "expired", "purged", "stored at a wrong hour", "blocks lost",
+)  # fmt: skip
+"""What no run is without; where it were, some rule would have had nothing to judge."""
 
 
 def test_nothing_that_was_acknowledged_is_lost_whatever_happens() -> None:
     outcome = report.judge(Plan(report.fresh_seed(), IN_TESTS_S))
-    assert {step.kind for step in outcome.steps} == set(EVERYTHING)
-    least = {"published stored": 200, "published duplicate": 5, "done ok": 200, "delivered from another cluster": 20}
-    assert all(outcome.tally.get(what, 0) >= number for what, number in least.items()), outcome.tally
-    assert outcome.tally["done stale"] > 0
+    assert set(EVERYTHING) <= set(outcome.faults)
+    happened = outcome.tally | outcome.ends | outcome.faults
+    least = dict.fromkeys(SOME, 1) | {"published stored": 200, "done ok": 200, "delivered from another cluster": 20}
+    assert {what: number for what, number in least.items() if happened.get(what, 0) < number} == {}, happened
 
 
 @pytest.mark.parametrize(
-    ("store", "kinds", "invariant"),
+    ("store", "kinds", "invariants"),
     [
-        ("early-acknowledgement", ("kill-broker",), "lost"),
-        ("no-sync", ("power-cut",), "lost"),
-        ("forgetful-dedupe", ("kill-broker",), "duplicate"),
-        ("one-fence", ("pause-consumer",), "fencing"),
+        ("early-acknowledgement", ("kill-broker",), {"lost"}),
+        ("no-sync", ("power-cut",), {"lost"}),
+        ("forgetful-dedupe", ("kill-broker",), {"duplicate", "lost"}),
+        ("one-fence", ("pause-consumer",), {"fencing"}),
+        ("careless", ("pause-consumer",), {"order", "early", "attempts"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_store_that_breaks_its_word_is_found_out(
-    store: str, kinds: tuple[Kind, ...], invariant: str, tmp_path: Path
+    store: str, kinds: tuple[Kind, ...], invariants: set[str], tmp_path: Path
 ) -> None:
     module = ("-m", "tests.chaos.broken", store)
-    outcome = run(Plan("broken", 3.0, kinds, module=module, clusters=("a",)), tmp_path)
-    assert invariant in {violation.invariant for violation in outcome.violations}
+    outcome = run(Plan("broken", 3.0, kinds, again=0.5, module=module, clusters=("a",)), tmp_path)
+    assert invariants <= {violation.invariant for violation in outcome.violations}
 
 
 def test_a_schedule_follows_from_its_seed_and_has_everything_in_it() -> None:

@@ -1,158 +1,12 @@
 """Each invariant catches a history that breaks it, and nothing else does; a good history breaks none."""
 
+import msgspec
 import pytest
 
-from appliance.queue.store import Brief, State
-from tests.chaos.checker import Violation, check, summary
-from tests.chaos.history import (
-    Answer,
-    ClockMoved,
-    Delivered,
-    Line,
-    Outcome,
-    Publish,
-    Published,
-    Settle,
-    Settled,
-    Settlement,
-)
-
-UNIX = 1_800_000_000.0
-
-
-class Story:
-    """A history told by hand, one second a line, and the store at its end."""
-
-    def __init__(self) -> None:
-        self.lines: list[Line] = []
-        self.rows: list[Brief] = []
-        self.at = 0.0
-
-    def _now(self, at: float | None) -> tuple[float, float]:
-        self.at = self.at + 1.0 if at is None else at
-        return self.at, UNIX + self.at
-
-    def publish(
-        self, name: str, answer: Answer | None = "stored", *, by: str = "p", at: float | None = None,
-        key: str | None = None, delay_s: float = 0.0, not_before: float | None = None, expires_s: float | None = None,
-        most: int = 8,
-    ) -> None:  # fmt: skip
-        """An attempt and its answer, if one came."""
-        at, wall = self._now(at)
-        self.lines.append(
-            Publish(
-                by=by, at=at, wall=wall, id=name, address="a", key=key, delay_s=delay_s, not_before=not_before,
-                expires_s=expires_s, max_attempts=most,
-            )
-        )  # fmt: skip
-        if answer is not None:
-            self.lines.append(Published(by=by, at=at + 0.5, wall=wall + 0.5, id=name, answer=answer, began=at))
-
-    def deliver(
-        self, name: str, seq: int, fence: int = 1, *, at: float | None = None, attempt: int | None = None,
-        address: str = "a", origin: str = "p", whole: bool = True,
-    ) -> None:  # fmt: skip
-        """A message in a consumer's hands."""
-        at, wall = self._now(at)
-        self.lines.append(
-            Delivered(
-                by="c", at=at, wall=wall, seq=seq, fence=fence, id=name, origin=origin, address=address,
-                attempt=fence if attempt is None else attempt, whole=whole,
-            )
-        )  # fmt: skip
-
-    def settle(
-        self, seq: int, fence: int = 1, outcome: Outcome = "done", answer: Settlement | None = "ok",
-        *, delay_s: float = 0.0, at: float | None = None,
-    ) -> None:  # fmt: skip
-        """A settle and its answer, if one came."""
-        at, wall = self._now(at)
-        self.lines.append(
-            Settle(by="c", at=at, wall=wall, seq=seq, fence=fence, outcome=outcome, delay_s=delay_s)
-        )  # fmt: skip
-        if answer is not None:
-            self.lines.append(
-                Settled(
-                    by="c", at=at + 0.5, wall=wall + 0.5, seq=seq, fence=fence, outcome=outcome, answer=answer,
-                    began=at, delay_s=delay_s,
-                )
-            )  # fmt: skip
-
-    def row(
-        self, name: str, seq: int, state: State = State.DONE, *, origin: str = "p", attempt: int = 1, most: int = 8,
-        address: str = "a", changed_at: float = UNIX,
-    ) -> None:  # fmt: skip
-        """What the store holds."""
-        self.rows.append(
-            Brief(seq, origin, name, address, state, attempt, most, 1, UNIX, changed_at, "c", "")
-        )  # fmt: skip
-
-    def dead(self, name: str, seq: int, *, attempt: int = 1) -> None:
-        """A dead letter and its notice, which nobody has read."""
-        self.row(name, seq, State.DEAD, attempt=attempt)
-        self.row(f"dead-letter-{seq}-1", 1000 + seq, State.DONE, origin="queue", address="notice.mail")
-        self.deliver(f"dead-letter-{seq}-1", 1000 + seq, origin="queue", address="notice.mail")
-        self.settle(1000 + seq)
-
-    def done(self, name: str, seq: int, **wishes: object) -> None:
-        """The whole life of a message."""
-        self.publish(name, **wishes)  # type: ignore[arg-type]  # passed through
-        self.deliver(name, seq)
-        self.settle(seq)
-        self.row(name, seq)
-
-    def check(self) -> list[Violation]:
-        """The checker's word."""
-        return check(sorted(self.lines, key=lambda line: line.at), self.rows)
-
-
-def good() -> Story:
-    """A history with something of everything, all of it as it should be."""
-    s = Story()
-    s.done("plain", 1)
-    s.publish("plain", "duplicate")
-    s.publish("unknown and lost", None)
-    s.publish("unknown and stored", "unknown")
-    s.row("unknown and stored", 2)
-    s.deliver("unknown and stored", 2)
-    s.settle(2, answer="unknown")
-    s.publish("busy", "busy")
-    s.publish("lapsed", key="k")
-    s.publish("behind it", key="k")
-    s.deliver("lapsed", 3)
-    s.deliver("lapsed", 3, 3)
-    s.settle(3, 1, answer="stale")
-    s.settle(3, 3, "retry", delay_s=2.0)
-    s.at += 2
-    s.deliver("lapsed", 3, 4)
-    s.settle(3, 4)
-    s.row("lapsed", 3, attempt=3)
-    s.deliver("behind it", 4)
-    s.settle(4)
-    s.row("behind it", 4)
-    s.publish("rejected")
-    s.deliver("rejected", 5)
-    s.settle(5, outcome="reject")
-    s.dead("rejected", 5)
-    s.publish("used up", most=2)
-    s.deliver("used up", 6, 1)
-    s.deliver("used up", 6, 2)
-    s.row("used up", 6, State.DEAD, attempt=2, most=2)
-    s.row("dead-letter-6-2", 7, origin="queue", address="notice.mail")
-    s.deliver("dead-letter-6-2", 7, origin="queue", address="notice.mail")
-    s.settle(7)
-    s.publish("expired", expires_s=5.0)
-    s.row("expired", 8, State.EXPIRED, attempt=0, changed_at=UNIX + 5.5)
-    s.publish("tomorrow", not_before=UNIX + 86400)
-    s.lines.append(ClockMoved(by="nemesis", at=s.at + 1, wall=UNIX + s.at + 1, offset_s=90000.0))
-    s.lines.append(ClockMoved(by="nemesis", at=s.at + 2, wall=UNIX + s.at + 2, offset_s=-90000.0))
-    s.at += 10
-    s.deliver("tomorrow", 9)
-    s.settle(9)
-    s.row("tomorrow", 9)
-    s.done("forgotten", 10)
-    s.rows.pop()
-    return s
+from appliance.queue.store import State
+from tests.chaos.checker import summary
+from tests.chaos.history import Publish
+from tests.chaos.story import UNIX, Story, good
 
 
 def test_a_good_history_breaks_nothing() -> None:
@@ -163,9 +17,19 @@ def lost(s: Story) -> None:
     s.publish("x")
 
 
+def forgotten(s: Story) -> None:
+    s.done("x", 50)
+    s.rows.pop()
+
+
 def stuck(s: Story) -> None:
     s.publish("x")
     s.row("x", 50, State.LEASED)
+
+
+def stuck_and_unknown(s: Story) -> None:
+    s.publish("x", "unknown")
+    s.row("x", 50, State.READY, attempt=0)
 
 
 def made_up(s: Story) -> None:
@@ -181,12 +45,14 @@ def elsewhere(s: Story) -> None:
     s.publish("x")
     s.deliver("x", 50, address="b")
     s.settle(50)
+    s.row("x", 50)
 
 
 def another_body(s: Story) -> None:
     s.publish("x")
     s.deliver("x", 50, whole=False)
     s.settle(50)
+    s.row("x", 50)
 
 
 def a_notice_from_nowhere(s: Story) -> None:
@@ -247,6 +113,32 @@ def stored_out_of_order(s: Story) -> None:
     s.settle(51)
 
 
+def stored_out_of_order_without_a_key(s: Story) -> None:
+    s.publish("x")
+    s.publish("y")
+    s.row("y", 50, State.DONE)
+    s.deliver("y", 50)
+    s.settle(50)
+    s.row("x", 51)
+    s.deliver("x", 51)
+    s.settle(51)
+
+
+def in_hand_with_one_that_lives_again(s: Story) -> None:
+    s.publish("x", key="k2")
+    s.publish("y", key="k2")
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.notice(50)
+    s.deliver("y", 51)
+    s.operate("requeue", 50)
+    s.deliver("x", 50, 3, attempt=1)
+    s.settle(51)
+    s.settle(50, 3)
+    s.row("x", 50)
+    s.row("y", 51)
+
+
 def delay_cut_short(s: Story) -> None:
     s.done("x", 50, delay_s=1.5)
 
@@ -257,6 +149,7 @@ def retried_too_soon(s: Story) -> None:
     s.settle(50, outcome="retry", delay_s=5.0)
     s.deliver("x", 50, 2)
     s.settle(50, 2)
+    s.row("x", 50, attempt=2)
 
 
 def before_its_time(s: Story) -> None:
@@ -278,6 +171,7 @@ def one_attempt_too_many(s: Story) -> None:
     s.deliver("x", 50, 1)
     s.deliver("x", 50, 2)
     s.settle(50, 2)
+    s.row("x", 50, attempt=1)
 
 
 def attempts_not_counted(s: Story) -> None:
@@ -286,6 +180,16 @@ def attempts_not_counted(s: Story) -> None:
     s.deliver("x", 50, 2, attempt=2)
     s.deliver("x", 50, 3, attempt=1)
     s.settle(50, 3)
+    s.row("x", 50)
+
+
+def a_failed_attempt_not_counted(s: Story) -> None:
+    s.publish("x", most=2)
+    s.deliver("x", 50, 1, attempt=1)
+    s.settle(50, 1, "retry")
+    s.deliver("x", 50, 2, attempt=1)
+    s.settle(50, 2)
+    s.row("x", 50)
 
 
 def too_many_on_record(s: Story) -> None:
@@ -312,9 +216,100 @@ def done_by_nobody(s: Story) -> None:
     s.row("x", 50)
 
 
+def done_and_then_dead(s: Story) -> None:
+    s.done("x", 50)
+    s.notice(50, 2)
+    s.operate("requeue", 50)
+
+
+def rejected_and_expired(s: Story) -> None:
+    s.publish("x", expires_s=0.0)
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.notice(50)
+    s.row("x", 50, State.EXPIRED)
+
+
 def purged_by_nobody(s: Story) -> None:
     s.publish("x")
     s.row("x", 50, State.PURGED, attempt=0)
+
+
+def lives_again_by_itself(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.notice(50)
+    s.deliver("x", 50, 3, attempt=1)
+    s.settle(50, 3, outcome="reject")
+    s.notice(50, 3)
+    s.row("x", 50, State.DEAD)
+
+
+def lives_again_once_too_often(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.notice(50)
+    s.operate("requeue", 50)
+    s.deliver("x", 50, 3, attempt=1)
+    s.settle(50, 3, outcome="reject")
+    s.notice(50, 3)
+    s.deliver("x", 50, 5, attempt=1)
+    s.settle(50, 5)
+    s.row("x", 50)
+
+
+def purged_and_still_there(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.dead("x", 50)
+    s.operate("purge", 50)
+
+
+def requeued_and_still_dead(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.dead("x", 50)
+    s.operate("requeue", 50)
+
+
+def moved_and_not_done(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.move("x", 50, "y", None)
+    s.row("y", 51, State.EXPIRED)
+    s.lines = [
+        msgspec.structs.replace(line, expires_s=0.0) if isinstance(line, Publish) and line.id == "y" else line
+        for line in s.lines
+    ]
+    s.deliver("x", 50, 2)
+    s.settle(50, 2, outcome="reject")
+    s.notice(50, 2)
+    s.row("x", 50, State.DEAD)
+
+
+def done_and_not_moved(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.move("x", 50, "y", None)
+    s.row("x", 50)
+
+
+def moved_twice(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.move("x", 50, "y", None)
+    s.deliver("x", 50, 2)
+    s.publish("z", None, by="c", origin="p")
+    s.settle(50, 2, "move", answer=None, moved="z")
+    s.row("x", 50, attempt=2)
+    for name, seq in (("y", 51), ("z", 52)):
+        s.deliver(name, seq)
+        s.settle(seq)
+        s.row(name, seq)
 
 
 def dead_for_no_reason(s: Story) -> None:
@@ -327,6 +322,7 @@ def one_token_twice(s: Story) -> None:
     s.deliver("x", 50, 1)
     s.deliver("x", 50, 1)
     s.settle(50)
+    s.row("x", 50)
 
 
 def done_by_a_passed_lease(s: Story) -> None:
@@ -334,6 +330,7 @@ def done_by_a_passed_lease(s: Story) -> None:
     s.deliver("x", 50, 1)
     s.deliver("x", 50, 2)
     s.settle(50, 1)
+    s.row("x", 50)
 
 
 def delivered_after_it_was_done(s: Story) -> None:
@@ -347,6 +344,16 @@ def retried_by_a_passed_lease(s: Story) -> None:
     s.deliver("x", 50, 2)
     s.settle(50, 1, "retry")
     s.settle(50, 2)
+    s.row("x", 50)
+
+
+def rejected_and_requeued_in_silence(s: Story) -> None:
+    s.publish("x")
+    s.deliver("x", 50)
+    s.settle(50, outcome="reject")
+    s.operate("requeue", 50)
+    s.row("x", 50, State.PURGED)
+    s.operate("purge", 50)
 
 
 def dead_in_silence(s: Story) -> None:
@@ -357,16 +364,26 @@ def dead_in_silence(s: Story) -> None:
 
 
 BROKEN = {
-    "lost": (lost, stuck),
+    "lost": (lost, forgotten),
     "unpublished": (made_up, stored_from_nowhere, elsewhere, another_body, a_notice_from_nowhere),
     "duplicate": (stored_twice, delivered_as_two, answered_stored_twice, a_place_given_twice),
-    "order": (elder_after_younger, two_leases_of_a_key, stored_out_of_order),
+    "order": (
+        elder_after_younger, two_leases_of_a_key, stored_out_of_order, stored_out_of_order_without_a_key,
+        in_hand_with_one_that_lives_again,
+    ),
     "early": (delay_cut_short, retried_too_soon, before_its_time, expired_too_soon, expired_without_a_date),
-    "attempts": (one_attempt_too_many, attempts_not_counted, too_many_on_record),
-    "state": (done_and_dead, ended_twice, done_by_nobody, purged_by_nobody, dead_for_no_reason),
+    "attempts": (one_attempt_too_many, attempts_not_counted, a_failed_attempt_not_counted, too_many_on_record),
+    "state": (
+        stuck, stuck_and_unknown, done_and_dead, done_and_then_dead, rejected_and_expired, ended_twice, done_by_nobody,
+        purged_by_nobody, dead_for_no_reason,
+    ),
+    "operator": (
+        lives_again_by_itself, lives_again_once_too_often, purged_and_still_there, requeued_and_still_dead,
+    ),
+    "moved": (moved_and_not_done, done_and_not_moved, moved_twice),
     "fencing": (one_token_twice, done_by_a_passed_lease, delivered_after_it_was_done, retried_by_a_passed_lease),
-    "notice": (dead_in_silence,),
-}
+    "notice": (dead_in_silence, rejected_and_requeued_in_silence),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

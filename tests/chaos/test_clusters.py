@@ -4,7 +4,7 @@ import pytest
 
 from appliance.queue.store import Brief, State
 from tests.chaos.checker import check
-from tests.chaos.clusters import seen_from
+from tests.chaos.clusters import lost_on_the_way, seen_from
 from tests.chaos.history import Delivered, Line, Publish, Published, Settle, Settled
 
 SENT: list[Line] = [
@@ -28,7 +28,8 @@ THERE = row(7, "lan/a/a-p", "work", State.DONE)
 
 def found(history: list[Line], a: list[Brief], b: list[Brief]) -> dict[str, set[str]]:
     stores = {"a": a, "b": b}
-    return {name: {v.invariant for v in check(seen_from(name, history, stores), stores[name])} for name in stores}
+    found = {name: {v.invariant for v in check(seen_from(name, history, stores), stores[name])} for name in stores}
+    return found | ({"way": {"lost"}} if lost_on_the_way(stores) else {})
 
 
 def test_what_was_carried_and_done_is_as_it_should_be() -> None:
@@ -38,12 +39,13 @@ def test_what_was_carried_and_done_is_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("history", "a", "b", "expected"),
     [
-        (SENT, [HERE], [], {"a": set(), "b": {"lost"}}),
-        (SENT, [row(1, "a-p", "lan/b/work", State.READY)], [], {"a": {"lost"}, "b": {"lost"}}),
+        (SENT, [HERE], [], {"a": set(), "b": {"lost"}, "way": {"lost"}}),
+        (SENT[:1], [HERE], [], {"a": set(), "b": set(), "way": {"lost"}}),
+        (SENT, [row(1, "a-p", "lan/b/work", State.READY)], [], {"a": {"state"}, "b": {"lost"}}),
         (RECEIVED, [], [THERE], {"a": set(), "b": {"unpublished"}}),
         (SENT + RECEIVED, [HERE], [THERE, row(8, "lan/a/a-p", "work", State.DONE)], {"a": set(), "b": {"duplicate"}}),
     ],
-    ids=["lost on the way", "still here", "from nowhere", "carried twice"],
+    ids=["lost on the way", "lost on the way and unknown", "still here", "from nowhere", "carried twice"],
 )
 def test_what_goes_wrong_on_the_way_is_found(
     history: list[Line], a: list[Brief], b: list[Brief], expected: dict[str, set[str]]
