@@ -57,17 +57,19 @@ class Route:
             query = Browse(address=f"{self._settings.to}/*", state="ready", limit=1)
             waiting = (await self._local.call("queue.browse", query, Messages)).messages
             oldest_at = waiting[0].published_at if waiting else None
+        connected = self._remote.connected
         return RouteStatus(
             to=self._settings.to,
             endpoint=self._settings.endpoint,
-            connected=self._remote.connected,
+            connected=connected,
             sent_total=self._sent,
             bytes_total=self._bytes,
             duplicate_total=self._duplicates,
             refused_total=self._refused,
             in_hand=len(self._transit),
             lag_s=0.0 if oldest_at is None else max(0.0, time.time() - oldest_at),
-            problem=self._problem,
+            # It stays known until something has gone through, which is not to be seen where nothing waits.
+            problem="" if connected and oldest_at is None else self._problem,
             next_key=next(iter(self._remote.server_keys[1:]), ""),
         )
 
@@ -92,7 +94,7 @@ class Route:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(BACKOFF_S[1], BACKOFF_S[0] * 2 ** min(failures, 10)))
 
     def _failed(self, error: BaseException) -> None:
-        problem = str(error)
+        problem = error.message if isinstance(error, ApplianceError) else str(error)
         if problem != self._problem:
             log.warning("%s: %s", self._settings.to, problem)
         self._problem = problem

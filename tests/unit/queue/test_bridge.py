@@ -15,7 +15,7 @@ from appliance.contracts.bridge import RoutesStatus, RouteStatus
 from appliance.contracts.traffic import Depth, QueueStats
 from appliance.queue import wire
 from appliance.queue.client import Delivery, QueueClient
-from appliance.queue.errors import LeaseLost, NoRoute, SettleUnknown
+from appliance.queue.errors import LeaseLost, NoRoute, RemoteError, SettleUnknown
 from tests.unit.queue.bridges import Side, Wire, clusters, start
 
 DEADLINE_S = 60.0
@@ -42,7 +42,11 @@ async def depth(q: QueueClient, address: str) -> Depth:
 
 
 async def route_of(q: QueueClient) -> RouteStatus:
-    return (await q.call("bridge.routes", None, RoutesStatus)).routes[0]
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(RemoteError):  # a bridge that has just been started is not heard of yet
+                return (await q.call("bridge.routes", None, RoutesStatus)).routes[0]
+            await asyncio.sleep(0.05)
 
 
 async def take(q: QueueClient, pattern: str, number: int, credit: int = 256) -> list[Delivery]:
@@ -263,6 +267,29 @@ def test_an_outage_makes_no_dead_letters_and_holds_nothing_in_memory() -> None:
         a.route(b, answer_s=2.0)
         start([a, b])
         asyncio.run(until_connected(a))
+        asyncio.run(main(a, b))
+
+
+def test_what_held_a_route_up_is_over_once_it_is_connected_and_nothing_waits() -> None:
+    async def main(a: Side, b: Side) -> None:
+        async with a.client() as q:
+
+            async def away() -> bool:
+                status = await route_of(q)
+                return not status.connected and status.problem == "The broker was not reached within 0.5 s."
+
+            async def at_rest() -> bool:
+                status = await route_of(q)
+                return status.connected and status.problem == ""
+
+            await until(away)
+            await asyncio.to_thread(b.start)
+            await until(at_rest)
+
+    with clusters("a", "b") as (a, b):
+        b.admit(a)
+        a.route(b, answer_s=0.5)
+        start([a])
         asyncio.run(main(a, b))
 
 
