@@ -24,7 +24,7 @@ from appliance.cli_text import (
     table,
     time_text,
 )
-from appliance.contracts.bridge import RoutesStatus, RouteStatus
+from appliance.contracts.bridge import Backlog, RoutesStatus, backlogs
 from appliance.contracts.letters import (
     EVERY_ADDRESS,
     Browse,
@@ -40,6 +40,7 @@ from appliance.errors import ApplianceError, InvalidInput, Unavailable
 from appliance.queue.address import check_pattern, matches
 from appliance.queue.errors import NOT_SERVED
 from appliance.queue.metrics import exposition
+from appliance.queue.onward import UNCOUNTED
 from appliance.queue.preview import readable
 
 C = TypeVar("C", bound=Choice)
@@ -141,13 +142,18 @@ def _dead(options: argparse.Namespace) -> int:
         print_json(Messages(messages=tuple(found)))
     elif found:
         rows = [
-            (str(m.seq), time_text(m.changed_at), m.address, f"{m.attempt} of {m.max_attempts}", m.id, m.reason)
+            (str(m.seq), time_text(m.changed_at), m.address, _attempts(m), m.id, m.reason)
             for m in found
         ]
         print("\n".join(table(("NUMBER", "DIED", "ADDRESS", "ATTEMPTS", "ID", "REASON"), rows)))
     else:
         print("There are no dead letters.")
     return DONE
+
+
+def _attempts(m: Message) -> str:
+    """Return how often it was tried, and of how many times where these are counted here."""
+    return f"{m.attempt} of {m.max_attempts}" if m.max_attempts < UNCOUNTED else f"{m.attempt}"
 
 
 def _browsed(options: argparse.Namespace) -> Iterator[Messages]:
@@ -186,7 +192,7 @@ def letter_text(letter: Letter) -> str:
         ("origin", m.origin),
         ("key", letter.key or ""),
         ("published", time_text(m.published_at)),
-        ("attempts", f"{m.attempt} of {m.max_attempts}"),
+        ("attempts", _attempts(m)),
         ("holder", m.holder),
         ("reason", m.reason),
         ("waits", f"{letter.waits_s:.0f} s more" if letter.waits_s else ""),
@@ -289,7 +295,7 @@ def _told(options: argparse.Namespace, count: int, what: str) -> int:
 def _stats(options: argparse.Namespace) -> int:
     stats = ask_supervisor(options, "queue.stats", QueueStats)
     if options.prometheus:
-        print(exposition(stats), end="")
+        print(exposition(stats, backlogs(stats, _bridge(options) if stats.routes else None)), end="")
     elif options.json:
         print_json(stats)
     else:
@@ -297,28 +303,38 @@ def _stats(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _routes(options: argparse.Namespace) -> int:
+def _bridge(options: argparse.Namespace) -> RoutesStatus | None:
+    """Return what the bridge says, None where none runs."""
     try:
-        status = ask_supervisor(options, "bridge.routes", RoutesStatus)
+        return ask_supervisor(options, "bridge.routes", RoutesStatus)
     except ApplianceError as error:
         if error.problem.code == NOT_SERVED:
-            raise NoBridge("No bridge runs here.") from error
+            return None
         raise
+
+
+def _routes(options: argparse.Namespace) -> int:
+    status = _bridge(options)
+    if status is None:
+        raise NoBridge("No bridge runs here.")
     if options.json:
         print_json(status)
         return DONE
     stats = ask_supervisor(options, "queue.stats", QueueStats)
     print(f"The bridge of {status.place} has the public key {status.public_key}\n")
-    head = ("TO", "ENTRANCE", "STATE", "WAITING", "LAG", "SENT", "REFUSED", "PROBLEM")
-    print("\n".join(table(head, [_route_row(route, stats.depths) for route in status.routes])))
+    head = ("TO", "ENTRANCE", "STATE", "WAITING", "SIZE", "LAG", "SENT", "REFUSED", "PROBLEM")
+    print("\n".join(table(head, [_route_row(each) for each in backlogs(stats, status)])))
     return DONE
 
 
-def _route_row(route: RouteStatus, depths: tuple[Depth, ...]) -> tuple[str, ...]:
-    waiting = sum(d.ready + d.leased for d in depths if d.address.startswith(f"{route.to}/"))
+def _route_row(b: Backlog) -> tuple[str, ...]:
+    held = (f"{b.waiting}", size_text(b.bytes))
+    if b.route is None:
+        return (b.to, "", "not taken up yet", *held, "", "", "", "")
+    route = b.route
     state = "connected" if route.connected else "away"
-    numbers = (f"{waiting}", f"{route.lag_s:.1f} s", f"{route.sent_total}", f"{route.refused_total}")
-    return (route.to, route.endpoint.removeprefix("tcp://"), state, *numbers, route.problem)
+    numbers = (*held, f"{route.lag_s:.1f} s", f"{route.sent_total}", f"{route.refused_total}")
+    return (b.to, route.endpoint.removeprefix("tcp://"), state, *numbers, route.problem)
 
 
 def stats_text(stats: QueueStats) -> str:

@@ -1,8 +1,9 @@
-"""The queue's figures for Prometheus."""
+"""The figures of the queue and its routes for Prometheus."""
 
 import base64
 import binascii
 
+from appliance.arwadm.routes import ask_backlogs
 from appliance.contracts.traffic import QueueStats
 from appliance.contracts.user import Login
 from appliance.errors import Problem
@@ -24,10 +25,11 @@ class MetricsPage(ConsolePage):
             self.session = await self.sessions.log_in(Login(user=user, password=password, source=self.source))
 
     async def get(self) -> None:
-        """Ask the broker at each scrape."""
+        """Ask broker and bridge at each scrape."""
         stats = await self.queue.call("queue.stats", None, QueueStats)
+        backlogs = await ask_backlogs(self.queue, stats)
         self.set_header("Content-Type", CONTENT_TYPE)
-        self.finish(exposition(stats))
+        self.finish(exposition(stats, backlogs))
 
     def set_problem(self, problem: Problem) -> None:
         """Say also how to log in."""

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+from appliance.arwadm.routes import ask_backlogs
+from appliance.contracts.bridge import Backlog
 from appliance.contracts.machine import MachineStatus
 from appliance.contracts.order import Health, Order
 from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
@@ -33,7 +35,10 @@ class FlowTraffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the console shows; a part that was never heard of is None, `stale` names those that went silent."""
+    """Everything the console shows; a part that was never heard of is None, `stale` names those that went silent.
+
+    `busy` is whether the queue takes no new message, wherever it is for.
+    """
 
     at: float
     queue_connected: bool
@@ -43,20 +48,21 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     flows: tuple[FlowTraffic, ...] = ()
     depths: tuple[Depth, ...] = ()
     recent: tuple[Message, ...] = ()
+    routes: tuple[Backlog, ...] = ()
+    busy: bool = False
     stale: tuple[str, ...] = ()
 
 
 def is_own(address: str) -> bool:
     """Whether an address belongs to one of the appliance's own flows, which a person does not want to see."""
-    return address.rpartition("/")[2].startswith("flow._")
+    return address.startswith("flow._")
 
 
 def flow_traffic(depths: tuple[Depth, ...]) -> tuple[FlowTraffic, ...]:
     """Return the traffic of each flow from the depths of its stages; the highest stage seen is the delivery."""
     stages: dict[str, dict[int, Depth]] = {}
     for depth in depths:
-        name = depth.address.rpartition("/")[2]
-        kind, _, rest = name.partition(".")
+        kind, _, rest = depth.address.partition(".")
         flow, _, stage = rest.rpartition(".")
         if kind == "flow" and flow and stage.isdigit() and not flow.startswith("_"):
             stages.setdefault(flow, {})[int(stage)] = depth
@@ -82,6 +88,7 @@ class Watcher:
         self._health: Health | None = None
         self._stats: QueueStats | None = None
         self._recent: tuple[Message, ...] = ()
+        self._routes: tuple[Backlog, ...] = ()
         self._version = 0
         self._changed = asyncio.Condition()
         self._wanted = asyncio.Event()
@@ -106,6 +113,8 @@ class Watcher:
             flows=flow_traffic(self._stats.depths) if self._stats else (),
             depths=tuple(depth for depth in self._stats.depths if not is_own(depth.address)) if self._stats else (),
             recent=self._recent,
+            routes=self._routes,
+            busy=self._stats is not None and self._stats.busy,
             stale=tuple(name for name, part in heard.items() if part is None or now - part.at > STALE_AFTER_S),
         )
 
@@ -159,6 +168,7 @@ class Watcher:
                 query = RecentQuery(limit=SHOWN_MESSAGES, only="flow.*", without="flow._*")
                 recent = await self._queue.call("queue.recent", query, Messages)
                 self._recent = recent.messages
+                self._routes = await ask_backlogs(self._queue, self._stats)
             except ApplianceError:
                 # The picture says that the queue is away (`queue_connected`, `stale`); the client reconnects by itself.
                 pass

@@ -1,6 +1,10 @@
-"""What the bridge says about the clusters it takes messages to, in answer to the call `bridge.routes`."""
+"""What the bridge says about the clusters it takes messages to, in answer to the call `bridge.routes`, and what an
+operator makes of it together with what the broker holds for them.
+"""
 
 import msgspec
+
+from appliance.contracts.traffic import QueueStats
 
 
 class RouteStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,3 +32,33 @@ class RoutesStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     place: str
     public_key: str
     routes: tuple[RouteStatus, ...]
+
+
+class Backlog(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is held here for the cluster `to`: messages `waiting`, those in the bridge's hands too, and dead letters.
+
+    `bytes` are those of all their bodies. `route` is what the bridge says, None while it says nothing.
+    """
+
+    to: str
+    waiting: int = 0
+    dead: int = 0
+    bytes: int = 0
+    route: RouteStatus | None = None
+
+
+def backlogs(stats: QueueStats, bridge: RoutesStatus | None) -> tuple[Backlog, ...]:
+    """Return the backlog of each cluster to which there is a route."""
+    routes = {route.to: route for route in bridge.routes} if bridge else {}
+    return tuple(_backlog(to, stats, routes.get(to)) for to in sorted({*stats.routes, *routes}))
+
+
+def _backlog(to: str, stats: QueueStats, route: RouteStatus | None) -> Backlog:
+    depths = [depth for depth in stats.depths if depth.address.startswith(f"{to}/")]
+    return Backlog(
+        to=to,
+        waiting=sum(depth.ready + depth.leased for depth in depths),
+        dead=sum(depth.dead for depth in depths),
+        bytes=sum(depth.bytes for depth in depths),
+        route=route,
+    )

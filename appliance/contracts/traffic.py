@@ -39,16 +39,18 @@ class Depth(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class QueueStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Reply to the call `queue.stats`: depths, who is connected, whether publishers get *busy*, how the broker fares.
 
-    `broker` is its `lan/cluster`, which is left out of the addresses there. `clients` are names, and several `sessions`
-    may have one. `remembered` are ended messages whose ids still make a repeat a duplicate, and `remembered_s` is how
-    long ago a message may have ended for that to be sure; `disk_free` is in bytes. Since the broker's start: rounds of
-    its loop, commits (each one a sync of the disk), the seconds they took in all, and how many took at most as long as
-    each of COMMIT_BOUNDS_S but longer than the one before.
+    `broker` is its `lan/cluster`, which is left out of the addresses there, and `routes` are the other clusters for
+    which messages are taken in. `clients` are names, and several `sessions` may have one. `remembered` are ended
+    messages whose ids still make a repeat a duplicate, and `remembered_s` is how long ago a message may have ended
+    for that to be sure; `disk_free` is in bytes. Since the broker's start: rounds of its loop, commits (each one a
+    sync of the disk), the seconds they took in all, and how many took at most as long as each of COMMIT_BOUNDS_S
+    but longer than the one before.
     """
 
     at: float
     depths: tuple[Depth, ...]
     broker: str = ""
+    routes: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
     sessions: int = 0
     bytes: int = 0

@@ -312,7 +312,8 @@ class Engine:
         return QueueStats(
             at=self._clock.wall(),
             depths=depths(work.ledger, work.dispatch),
-            broker=f"{self._home.lan}/{self._home.cluster}",
+            broker=self._home.place,
+            routes=tuple(sorted(self._ring.routes)),
             clients=tuple(sorted({session.name for session in self._sessions.values()})),
             sessions=len(self._sessions),
             bytes=work.ledger.bytes,

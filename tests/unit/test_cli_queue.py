@@ -11,6 +11,7 @@ from appliance.contracts.bridge import RoutesStatus, RouteStatus
 from appliance.contracts.letters import CALLS, Browse, Changed, Letter, Line, Peek, Purge, Requeue
 from appliance.contracts.traffic import Depth, Message, Messages, QueueStats, RecentQuery
 from appliance.errors import Problem
+from appliance.queue.onward import UNCOUNTED
 from appliance.queue.preview import kind_of
 from tests.unit.supervisor.queue_asked import Reply, Supervisor
 
@@ -90,6 +91,15 @@ def test_more_dead_letters_than_fit_into_a_page_are_read_page_by_page(
         Browse(address="flow.*", limit=1000),
         Browse(address="flow.*", after=1000, limit=1000),
     ]
+
+
+def test_attempts_that_are_not_counted_here_have_no_limit(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letter = message(7, address="far/east/orders", attempt=2, max_attempts=UNCOUNTED, reason="refused")
+    supervisor.will_say("queue.browse", Messages(messages=(letter,)), Messages(messages=()))
+    assert supervisor.run("dead") == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[3:] == ["far/east/orders", "2", "id-7", "refused"]
 
 
 def test_without_dead_letters_it_says_so(supervisor: Supervisor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +254,21 @@ def test_the_figures_are_shown_for_a_person_a_program_and_prometheus(
     assert json.loads(capsys.readouterr().out)["commits"] == 4
 
 
+def test_prometheus_figures_have_the_routes_with_and_without_their_bridge(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = RouteStatus(to="far/east", endpoint="tcp://192.0.2.7:7156", connected=True, lag_s=0.5)
+    supervisor.will_say("queue.stats", QueueStats(at=0.0, depths=(), routes=("far/east",)))
+    supervisor.will_say(
+        "bridge.routes",
+        RoutesStatus(place="lan/main", public_key="k" * 40, routes=(route,)),
+        Problem(code="call-not-served", message="Nobody serves it.", status=503),
+    )
+    for connected in (1, 0):
+        assert supervisor.run("stats", "--prometheus") == 0
+        assert f'alpha_ren_queue_route_connected{{to="far/east"}} {connected}\n' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -274,12 +299,12 @@ def test_a_route_has_its_backlog_its_lag_and_what_holds_it_up(
         to="far/east", endpoint="tcp://192.0.2.7:7156", connected=False, sent_total=12, lag_s=61.0, problem="Not there."
     )
     supervisor.will_say("bridge.routes", RoutesStatus(place="lan/main", public_key="k" * 40, routes=(route,)))
-    depths = (Depth(address="far/east/orders", ready=3, leased=2), Depth(address="far/eastern/orders", ready=9))
-    supervisor.will_say("queue.stats", QueueStats(at=0.0, depths=depths))
+    here = Depth(address="far/east/orders", ready=3, leased=2, bytes=2048)
+    supervisor.will_say("queue.stats", QueueStats(at=0.0, depths=(here, Depth(address="far/eastern/orders", ready=9))))
     assert supervisor.run("routes") == 0
     key, _, _, row = capsys.readouterr().out.splitlines()
     assert key == f"The bridge of lan/main has the public key {'k' * 40}"
-    assert row.split() == ["far/east", "192.0.2.7:7156", "away", "5", "61.0", "s", "12", "0", "Not", "there."]
+    assert " ".join(row.split()) == "far/east 192.0.2.7:7156 away 5 2.0 KiB 61.0 s 12 0 Not there."
     assert supervisor.run("routes", "--json") == 0
     assert msgspec.json.decode(capsys.readouterr().out, type=RoutesStatus).routes == (route,)
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
@@ -18,16 +19,19 @@ from appliance.arclst.users import BadCredentials, NoSession
 from appliance.arwadm.picture import watching
 from appliance.arwadm.service import ROUTES
 from appliance.arwadm.spec import RIGHTS
+from appliance.contracts.bridge import RoutesStatus, RouteStatus
 from appliance.contracts.letters import Changed
 from appliance.contracts.service import ServiceContext
 from appliance.contracts.user import Login, Session, SessionToken
 from appliance.queue.client import QueueClient, Request
 from appliance.web.server import Console, application
 from appliance.web.session import COOKIE
+from tests.unit.queue.bridges import ANYTHING
 from tests.unit.queue.running import Broker, running
 
 FOLDER = Path(appliance.arwadm.__file__).parent
 TOKEN = "a-session"
+SOON_S = 30.0
 
 
 class Users:
@@ -90,6 +94,19 @@ class Site:
         assert answer.code == 200, answer.body
         return msgspec.json.decode(answer.body)
 
+    async def await_picture(self, wanted: Callable[[Any], bool]) -> Any:
+        """Follow the live view and return the first picture that is as wanted."""
+        headers = {"Cookie": f"{COOKIE}={TOKEN}"}
+        async with (
+            asyncio.timeout(SOON_S),
+            aiohttp.ClientSession() as browser,
+            browser.get(self.url + "/live", headers=headers) as live,
+        ):
+            async for line in live.content:
+                if line.startswith(b"data: ") and wanted(picture := msgspec.json.decode(line[6:])):
+                    return picture
+        raise AssertionError("the live view ended")
+
     async def kill(self, address: str, *ids: str, body: bytes = b'{"total":3}') -> None:
         """Publish messages that their consumer refuses."""
         for each in ids:
@@ -118,14 +135,16 @@ async def site(broker: Broker) -> AsyncIterator[Site]:
         await server.close_all_connections()
 
 
-def browsing(work: Callable[[Site], Awaitable[None]]) -> str:
+def browsing(work: Callable[[Site], Awaitable[None]], *, routes: tuple[str, ...] = (), **settings: object) -> str:
     """Run `work` on a console with a broker of its own; return what the broker logged."""
 
     async def main(broker: Broker) -> None:
         async with site(broker) as place:
             await work(place)
 
-    with running() as broker:
+    with running(**settings) as broker:
+        broker.routes = routes
+        broker.grant("tester", ANYTHING)
         broker.grant("arwadm-1", RIGHTS)
         asyncio.run(main(broker))
         return broker.log()
@@ -182,6 +201,47 @@ def test_without_a_session_or_the_forms_own_token_nothing_is_shown_or_changed() 
         assert len((await place.json("/api/letters"))["messages"]) == 1
 
     browsing(work)
+
+
+def test_a_route_is_in_the_live_view_and_among_the_figures_with_what_its_bridge_says() -> None:
+    route = RouteStatus(to="far/east", endpoint="tcp://192.0.2.7:7156", connected=True, lag_s=3.5, problem="No room.")
+
+    async def status(_request: Request) -> RoutesStatus:
+        return RoutesStatus(place="lan/main", public_key="", routes=(route,))
+
+    async def work(place: Site) -> None:
+        await place.queue.publish("far/east/orders", b"12345")
+        silent = await place.await_picture(lambda picture: picture["routes"] and picture["routes"][0]["waiting"])
+        assert silent["routes"] == [{"to": "far/east", "waiting": 1, "dead": 0, "bytes": 5, "route": None}]
+        scraped = await place.fetch("/metrics")
+        assert b'\nalpha_ren_queue_route_connected{to="far/east"} 0\n' in scraped.body
+
+        await place.queue.serve("bridge.routes", status)
+        told = await place.await_picture(lambda picture: picture["routes"][0]["route"])
+        assert msgspec.convert(told["routes"][0]["route"], RouteStatus) == route
+        scraped = await place.fetch("/metrics")
+        assert b'\nalpha_ren_queue_route_connected{to="far/east"} 1\n' in scraped.body
+        assert b'\nalpha_ren_queue_route_lag_seconds{to="far/east"} 3.5\n' in scraped.body
+
+    browsing(work, routes=("far/east",))
+
+
+def test_without_a_route_neither_the_live_view_nor_the_figures_speak_of_one() -> None:
+    async def work(place: Site) -> None:
+        await place.kill("a", "1")
+        assert (await place.await_picture(lambda picture: picture["depths"]))["routes"] == []
+        assert b"route" not in (await place.fetch("/metrics")).body
+
+    browsing(work)
+
+
+def test_a_queue_that_takes_nothing_says_so_in_the_live_view() -> None:
+    async def work(place: Site) -> None:
+        assert not (await place.await_picture(lambda picture: "queue" not in picture["stale"]))["busy"]
+        await place.queue.publish("a", b"x" * 100)
+        await place.await_picture(lambda picture: picture["busy"])
+
+    browsing(work, max_bytes=100)
 
 
 def basic(user: str, password: str) -> str:

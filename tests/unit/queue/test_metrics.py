@@ -2,6 +2,9 @@
 
 import re
 
+import msgspec
+
+from appliance.contracts.bridge import RoutesStatus, RouteStatus, backlogs
 from appliance.contracts.traffic import COMMIT_BOUNDS_S, Depth, QueueStats
 from appliance.queue.inspection import Meter
 from appliance.queue.metrics import exposition
@@ -100,6 +103,50 @@ def test_a_broker_without_any_message_has_figures_too() -> None:
     types, samples = parsed(exposition(QueueStats(at=0.0, depths=())))
     assert types["alpha_ren_queue_messages"] == "gauge"
     assert samples["alpha_ren_queue_commit_seconds_count"] == 0
+
+
+def test_each_route_has_its_backlog_its_lag_and_whether_something_holds_it_up() -> None:
+    stats = QueueStats(
+        at=0.0,
+        routes=("far/east", "far/west"),
+        depths=(
+            Depth(address="far/east/orders", ready=3, leased=2, bytes=70),
+            Depth(address="far/east/stock", ready=1, dead=4, bytes=7),
+            Depth(address="far/eastern/orders", ready=9, bytes=9),
+            Depth(address="far", ready=9, bytes=9),
+        ),
+    )
+    route = RouteStatus(
+        to="far/east", endpoint="tcp://192.0.2.7:7156", connected=True, sent_total=12, bytes_total=99,
+        duplicate_total=2, refused_total=4, lag_s=61.5,
+    )  # fmt: skip
+
+    def figures(*routes: RouteStatus) -> dict[str, float]:
+        bridge = RoutesStatus(place="lan/main", public_key="", routes=routes)
+        types, samples = parsed(exposition(stats, backlogs(stats, bridge)))
+        assert types["alpha_ren_queue_route_refused_total"] == "counter"
+        start = "alpha_ren_queue_route_"
+        return {name.removeprefix(start): value for name, value in samples.items() if name.startswith(start)}
+
+    held = {
+        'messages{to="far/east",state="waiting"}': 6, 'messages{to="far/east",state="dead"}': 4,
+        'bytes{to="far/east"}': 77,
+        'messages{to="far/west",state="waiting"}': 0, 'messages{to="far/west",state="dead"}': 0,
+        'bytes{to="far/west"}': 0, 'connected{to="far/west"}': 0, 'problem{to="far/west"}': 1,
+    }  # fmt: skip
+    said = {
+        'lag_seconds{to="far/east"}': 61.5, 'sent_total{to="far/east"}': 12, 'sent_bytes_total{to="far/east"}': 99,
+        'duplicate_total{to="far/east"}': 2, 'refused_total{to="far/east"}': 4,
+    }  # fmt: skip
+    assert figures(route) == held | said | {'connected{to="far/east"}': 1, 'problem{to="far/east"}': 0}
+    away = msgspec.structs.replace(route, connected=False, problem="Not there.")
+    assert figures(away) == held | said | {'connected{to="far/east"}': 0, 'problem{to="far/east"}': 1}
+    assert figures() == held | {'connected{to="far/east"}': 0, 'problem{to="far/east"}': 1}
+
+
+def test_where_there_is_no_route_no_figure_speaks_of_one() -> None:
+    stats = QueueStats(at=0.0, depths=(Depth(address="far/east/left-over", ready=1),))
+    assert "route" not in exposition(stats, backlogs(stats, None))
 
 
 def test_an_address_cannot_break_out_of_its_label() -> None:
