@@ -27,11 +27,13 @@ SECURITY_HEADERS = {
 
 RETRY_AFTER_S = "2"
 
+AGAIN = "Load the page again and repeat."
+
 PLAIN_SENTENCES = {
-    400: "The request is not understood.",
-    403: "The form is no longer valid or came from another site.",
-    404: "There is no such page.",
-    405: "This page does not take that kind of request.",
+    400: ("The request is not understood.", AGAIN),
+    403: ("The form is no longer valid or came from another site.", AGAIN),
+    404: ("There is no such page.", "Look whether its address is written right."),
+    405: ("This page does not take that kind of request.", AGAIN),
 }
 
 
@@ -54,13 +56,13 @@ class FolderLoader(BaseLoader):
 
 
 class Assets(StaticFileHandler):
-    """Style sheets, scripts, icons: the same headers as pages, but cacheable for an hour."""
+    """Style sheets, scripts, icons: the same headers as pages, but kept by browsers, which ask whether they changed."""
 
     def set_extra_headers(self, path: str) -> None:
         """Add the security headers to a file."""
         for name, value in SECURITY_HEADERS.items():
             self.set_header(name, value)
-        self.set_header("Cache-Control", "max-age=3600")
+        self.set_header("Cache-Control", "no-cache")
 
 
 class ConsolePage(RequestHandler):
@@ -188,7 +190,7 @@ def problem_of(status: int, error: BaseException | None) -> Problem:
     if isinstance(error, MissingArgumentError):
         return Problem(code="invalid-input", message=f"The field `{error.arg_name}` is missing.", status=400)
     if isinstance(error, HTTPError):
-        sentence = PLAIN_SENTENCES.get(status, "The request was refused.")
-        return Problem(code=f"http-{status}", message=sentence, hint="Load the page again and repeat.", status=status)
+        sentence, hint = PLAIN_SENTENCES.get(status, ("The request was refused.", AGAIN))
+        return Problem(code=f"http-{status}", message=sentence, hint=hint, status=status)
     hint = "`alpha-ren logs` on the box says why."
     return Problem(code="internal-error", message="The console could not answer.", hint=hint, status=500)

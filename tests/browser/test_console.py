@@ -1,13 +1,16 @@
 """Console and portal as a person uses them, in Debian's Chromium against a box in the lab."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 from appliance import config
+from appliance.queue.keys import generate_keys
 from scripts.labs.session import TEST_LOGS
 from tests.console import PASSWORD
 from tests.lab.box import Box, started
@@ -29,13 +32,16 @@ INSTANCES = {
 }  # fmt: skip
 
 
+SETTINGS = config.Config(
+    machine=config.Machine(name="box"), arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT))
+)
+PHONE: ViewportSize = {"width": 390, "height": 800}
+
+
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
     """A box that is ready but on which nobody has set a password yet."""
-    settings = config.Config(
-        machine=config.Machine(name="box"), arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT))
-    )
-    with started(settings, set_up=False) as box:
+    with started(SETTINGS, set_up=False) as box:
         yield box
 
 
@@ -177,6 +183,52 @@ def test_a_flow_that_is_wrong_is_refused_with_what_to_do(page: Page) -> None:
     page.get_by_role("button", name="Save flow").click()
     expect(page.get_by_role("alert")).to_contain_text("invalid-flow")
     expect(page.locator("tr[data-flow=broken]")).to_have_count(0)
+
+
+def test_a_route_to_another_cluster_appears_by_itself_with_its_backlog_and_what_holds_it_up(
+    box: Box, page: Page
+) -> None:
+    page.goto("/")
+    expect(page.locator("#health")).to_have_text("ready")
+    expect(page.get_by_text("Routes to other clusters")).to_be_hidden()
+
+    other, load = generate_keys(), generate_keys()
+    route = config.QueueRoute(to="far/east", endpoint=box.outside.address(), server_key=other.public)
+    peer = config.QueuePeer(name="far/load", public_key=load.public, publish=("far/east/*",))
+    settings = msgspec.structs.replace(SETTINGS, queue=config.Queue(routes=(route,), peers=(peer,)))
+    document = msgspec.toml.encode(settings).decode()
+    box.machine.run(["sh", "-c", "cat > /tmp/new && alpha-ren apply /tmp/new"], stdin=document, deadline_s=150.0)
+    shown = page.locator("#routes tbody tr")
+    expect(shown).to_contain_text("far/east", timeout=PATIENCE_MS)
+
+    entrance, key = f"tcp://{box.address}:7156", box.status()["queue_key"]
+    publish = [sys.executable, "-m", "tests.outside.queue_load", entrance, key, load.public, "far/east/in.%d", "3"]
+    box.outside.run(publish, stdin=f"{load.secret}\n", deadline_s=60.0)
+    expect(shown.locator("td").nth(3)).to_have_text("3", timeout=PATIENCE_MS)
+    expect(shown).to_contain_text("away")
+    expect(shown).to_contain_text("was not reached", timeout=PATIENCE_MS)
+    expect(page.locator("#depths")).to_contain_text("far/east/in.0")
+    page.screenshot(path=TEST_LOGS / "routes.png", full_page=True)
+
+
+def test_on_a_phone_no_page_is_wider_than_the_screen(box: Box, page: Page) -> None:
+    assert post(box.outside, box.hook("doomed"), "{}").status == 202
+    page.set_viewport_size(PHONE)
+    for path, filled in (("/", "#recent td"), ("/letters", ".group td"), ("/portal/", "#flows td b")):
+        page.goto(path)
+        expect(page.locator(filled).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+
+
+def test_the_form_of_a_flow_can_be_filled_by_keyboard_alone(page: Page) -> None:
+    page.goto("/portal/")
+    page.get_by_role("button", name="Edit orders").press("Enter")
+    expect(page.get_by_label("Name")).to_be_focused()
+    expect(page.get_by_label("Name")).to_have_value("orders")
+    page.get_by_role("button", name="Add a step").press("Enter")
+    expect(page.get_by_label("Kind of step").last).to_be_focused()
+    page.get_by_role("button", name="Remove this step").last.press("Enter")
+    expect(page.get_by_role("button", name="Add a step")).to_be_focused()
 
 
 def test_after_log_out_nothing_is_shown(page: Page) -> None:

@@ -4,41 +4,11 @@
 
 const API = "/api/letters";
 const DONE = { requeue: "requeued", purge: "purged" };
-const at = (id) => document.getElementById(id);
-const number = (value) => value.toLocaleString("en");
-const clock = (seconds) => new Date(seconds * 1000).toLocaleString("sv-SE");
 const many = (count) => `${number(count)} dead letter${count === 1 ? "" : "s"}`;
-const size = (bytes) => bytes < 1024 ? `${bytes} B` : bytes < 1048576 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1048576).toFixed(1)} MiB`;
 
 const opened = new Map();  // number of a message that is open, to the row with its content
 let dead = new Map();      // address, to how many dead letters the queue counts there
 let listed = "";           // what the list was made from
-
-function put(tag, text, className) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
-async function ask(method, path, body) {
-  const headers = { Accept: "application/json", "X-Xsrftoken": at("letters").dataset.xsrf };
-  const answer = await fetch(API + path, { method, headers, body: body && JSON.stringify(body) });
-  const value = await answer.json();
-  if (answer.status === 401) location.assign("/login");
-  if (!answer.ok) throw value;
-  return value;
-}
-
-function complain(problem) {
-  const said = problem && problem.message ? problem : { message: "The console does not answer.", hint: "Try again in a few seconds.", code: "unavailable" };
-  at("done").hidden = true;
-  at("problem").hidden = false;
-  const lines = at("problem").querySelectorAll("p");
-  lines[0].firstElementChild.textContent = said.message;
-  lines[1].textContent = said.hint || "";
-  lines[2].textContent = said.code;
-}
 
 async function change(act, choice, question, buttons) {
   if (!confirm(question)) return;
@@ -46,13 +16,11 @@ async function change(act, choice, question, buttons) {
   try {
     let count = 0;
     for (let more = true, after = 0; more;) {
-      const done = await ask("POST", `/${act}`, { ...choice, after });
+      const done = await ask("POST", `${API}/${act}`, { ...choice, after });
       count += done.count;
       [more, after] = [done.more, done.last];
     }
-    at("problem").hidden = true;
-    at("done").hidden = false;
-    at("done").textContent = `${many(count)} ${DONE[act]}.`;
+    confirmDone(`${many(count)} ${DONE[act]}.`);
     await list();
   } catch (problem) { complain(problem); } finally { for (const button of buttons) button.disabled = false; }
 }
@@ -65,7 +33,7 @@ function wire(element, choice, questions) {
 function content(letter) {
   const row = at("opened").content.firstElementChild.cloneNode(true);
   const { message, history, kind, text } = letter;
-  const facts = { Number: message.seq, Id: message.id, Origin: message.origin, Published: clock(message.published_at),
+  const facts = { Number: message.seq, Id: message.id, Origin: message.origin, Published: stamp(message.published_at),
     "Last consumer": message.holder, Body: `${size(message.size)}, ${kind}` };
   row.querySelector("dl").append(...Object.entries(facts).map(([name, value]) => {
     const fact = put("div");
@@ -75,7 +43,7 @@ function content(letter) {
   const lines = row.querySelector(".history");
   lines.hidden = !history.length;
   lines.tBodies[0].append(...history.map((line) => {
-    const cells = [clock(line.at), line.what, line.attempt || "", line.holder, line.reason];
+    const cells = [stamp(line.at), line.what, line.attempt || "", line.holder, line.reason];
     const each = put("tr");
     each.append(...cells.map((value, index) => put("td", value, index === 2 ? "n" : "")));
     return each;
@@ -93,12 +61,13 @@ async function toggle(message, row, button) {
   } else {
     button.disabled = true;
     try {
-      const shown = content(await ask("GET", `/${message.seq}`));
+      const shown = content(await ask("GET", `${API}/${message.seq}`));
       opened.set(message.seq, shown);
       row.after(shown);
     } catch (problem) { complain(problem); } finally { button.disabled = false; }
   }
   face(message, row, button);
+  button.focus();
 }
 
 function face(message, row, button) {
@@ -116,9 +85,9 @@ function rows(message) {
   const button = put("button", "", "quiet");
   button.type = "button";
   button.onclick = () => toggle(message, row, button);
-  const cells = [clock(message.changed_at), id, `${message.attempt} of ${message.max_attempts}`, size(message.size), message.reason || "–", button];
+  const cells = [stamp(message.changed_at), id, number(message.attempt), size(message.size), message.reason || "–", button];
   row.append(...cells.map((value, index) => {
-    const cell = put("td", undefined, index === 2 || index === 3 ? "n" : "");
+    const cell = put("td", undefined, ["", "less", "n less", "n less"][index]);
     cell.append(value);
     return cell;
   }));
@@ -139,7 +108,7 @@ function group(address, messages) {
 }
 
 async function list() {
-  const { messages } = await ask("GET", "");
+  const { messages } = await ask("GET", API);
   const known = new Set(messages.map((message) => message.seq));
   for (const seq of opened.keys()) if (!known.has(seq)) opened.delete(seq);
   const groups = new Map();
@@ -155,8 +124,7 @@ async function list() {
 }
 
 async function see(picture) {
-  at("health").textContent = picture.queue_connected ? "live" : "queue away";
-  at("health").className = `pill ${picture.queue_connected ? "good" : "bad"}`;
+  judge(...(picture.queue_connected ? ["live", "good"] : ["queue away", "bad"]));
   const counted = picture.depths.filter((depth) => depth.dead || depth.dead_total);
   dead = new Map(counted.map((depth) => [depth.address, depth.dead]));
   const now = JSON.stringify(counted.map((depth) => [depth.address, depth.dead, depth.dead_total, depth.purged_total]));
@@ -165,15 +133,5 @@ async function see(picture) {
   try { await list(); } catch (problem) { listed = ""; complain(problem); }
 }
 
-function follow() {
-  const live = new EventSource("/live");
-  live.onmessage = (event) => see(JSON.parse(event.data));
-  live.addEventListener("ended", () => location.assign("/login"));
-  live.onerror = () => {
-    at("health").textContent = "connecting";
-    at("health").className = "pill warn";
-    if (live.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
-  };
-}
-
-follow();
+for (const template of document.querySelectorAll("template")) nameZone(template.content);
+follow(see);

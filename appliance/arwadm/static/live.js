@@ -4,24 +4,14 @@
 const ROLES = {
   ardpx: "access and proxy", arvpn: "VPN", armail: "mail", queue: "message queue", arclst: "cluster state",
   arhav: "health and order", dns: "internal names", portal: "configuration", arwadm: "this console", arsrv: "integration server",
+  bridge: "to clusters", gate: "from clusters",
 };
 const SHADES = { active: "good", activating: "warn", reloading: "warn", deactivating: "warn", failed: "bad", inactive: "bad",
   up: "good", down: "bad", done: "good", ready: "warn", leased: "warn", dead: "bad", expired: "bad" };
 const STATES = { ready: "waiting", leased: "in hand" };
 
-const at = (id) => document.getElementById(id);
-const number = (value) => value.toLocaleString("en");
-const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
-const span = (seconds) => seconds < 1 ? `${Math.max(1, Math.round(seconds * 1000))} ms` : `${seconds.toFixed(1)} s`;
-const short = (address) => address.split("/").pop();
-
-function put(tag, text, className) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
+const span = (seconds) => seconds < 1 ? `${Math.max(1, Math.round(seconds * 1000))} ms` : seconds < 120 ? `${seconds.toFixed(1)} s`
+  : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 const dot = (word, shade) => put("span", word, `dot ${shade || ""}`);
 
 function identity(id) {
@@ -65,9 +55,21 @@ function tiles(units) {
     const restarts = of.reduce((sum, unit) => sum + unit.restarts, 0);
     const memory = of.reduce((sum, unit) => sum + unit.memory_mb, 0);
     const facts = [worst.state, memory ? `${Math.round(memory)} MB` : "", restarts ? `${restarts}× restarted` : ""];
-    tile.append(title, put("small", ROLES[worst.component] || worst.component), put("small", facts.filter(Boolean).join(" · ")));
+    tile.append(title, put("small", ROLES[name] || ROLES[worst.component] || worst.component), put("small", facts.filter(Boolean).join(" · ")));
     return tile;
   });
+}
+
+function route(backlog) {
+  const said = backlog.route;
+  const [lan, cluster] = backlog.to.split("/");
+  const name = put("b", `${lan}/`);
+  name.append(put("wbr"), cluster);
+  const held = [number(backlog.waiting), size(backlog.bytes)];
+  if (!said) return [name, "–", dot("unknown", "bad"), ...held, "–", "–", "–", "The bridge does not answer."];
+  const state = said.connected ? dot("connected", said.problem ? "warn" : "good") : dot("away", "bad");
+  return [name, said.endpoint.replace("tcp://", ""), state, ...held, said.lag_s ? span(said.lag_s) : "–", number(said.sent_total),
+    number(said.refused_total), said.problem];
 }
 
 function trouble(picture) {
@@ -75,7 +77,8 @@ function trouble(picture) {
   if (!picture.queue_connected) return ["The queue does not answer.", "Figures below are the last known ones; the console reconnects by itself."];
   if (picture.stale.includes("machine")) return ["The supervisor is silent.", "What this machine does is not known just now."];
   if (machine && machine.last_error) return [machine.last_error.message, machine.last_error.hint];
-  if (picture.health && !picture.health.ok) return ["The built-in journey does not arrive.", picture.health.detail];
+  if (picture.busy) return ["The queue takes no new messages.", "Its disk is full, or it holds as much as it may. Whoever sends one is told to try again later."];
+  if (picture.health && !picture.health.ok) return ["The built-in test message does not arrive.", picture.health.detail];
   return null;
 }
 
@@ -86,50 +89,47 @@ function verdict(picture) {
 }
 
 function show(picture) {
-  const [word, shade] = verdict(picture);
-  at("health").textContent = word;
-  at("health").className = `pill ${shade}`;
+  judge(...verdict(picture));
 
   const problem = trouble(picture);
   at("trouble").hidden = !problem;
-  if (problem) [...at("trouble").querySelectorAll("p")].forEach((line, index) => { (line.firstElementChild || line).textContent = problem[index]; });
+  if (problem) at("trouble").querySelectorAll("b, p + p").forEach((line, index) => line.replaceChildren(...quoted(problem[index])));
 
-  const total = (field) => picture.flows.reduce((sum, flow) => sum + flow[field], 0);
-  at("delivered").textContent = number(total("delivered"));
-  at("waiting").textContent = number(total("waiting"));
-  at("in-hand").textContent = number(total("in_hand"));
-  at("dead").textContent = number(total("dead"));
-  at("dead").className = total("dead") ? "bad" : "";
+  const unknown = picture.stale.includes("queue") && !picture.depths.length;
+  const total = (of, field) => of.reduce((sum, each) => sum + each[field], 0);
+  const dead = total(picture.depths, "dead");
+  at("delivered").textContent = unknown ? "–" : number(total(picture.flows, "delivered"));
+  at("waiting").textContent = unknown ? "–" : number(total(picture.flows, "waiting"));
+  at("in-hand").textContent = unknown ? "–" : number(total(picture.flows, "in_hand"));
+  at("dead").textContent = unknown ? "–" : number(dead);
+  at("dead").className = dead ? "bad" : "";
   const health = picture.health;
   at("journey").textContent = health && health.ok && health.journey_s !== undefined && health.journey_s !== null ? span(health.journey_s) : "–";
 
   const machine = picture.machine;
   if (machine) {
     at("map").replaceChildren(...tiles(machine.units));
-    at("facts").textContent = [`Version ${machine.version}`, `profile ${machine.profile}`,
-      machine.uplink.length ? `uplink ${machine.uplink.join(", ")}` : "no uplink address", machine.step, ...machine.notes].filter(Boolean).join(" · ");
+    const facts = [`Version ${machine.version}`, `profile ${machine.profile}`,
+      machine.uplink.length ? `uplink ${machine.uplink.join(", ")}` : "no uplink address", machine.step];
+    at("facts").replaceChildren(put("p", facts.filter(Boolean).join(" · ")), ...machine.notes.map((note) => {
+      const line = put("p");
+      line.append(...quoted(note));
+      return line;
+    }));
   }
   fill(at("order"), (picture.order ? picture.order.ranks : []).map((rank) => [rank.name, dot(rank.presence, SHADES[rank.presence]),
-    rank.presence === "up" ? span(rank.rtt_s) : "–", number(rank.pending)]), "No server has joined yet.");
+    rank.presence === "up" ? span(rank.rtt_s) : "–", number(rank.pending)]), picture.order ? "No server has joined yet." : "The servers have not been heard of yet.");
   const flow = (entry) => { const name = put("b", entry.name); name.dataset.flow = entry.name; return name; };
+  const nothing = (sentence) => unknown ? "The queue has not been heard of yet." : sentence;
   fill(at("flows"), picture.flows.map((entry) => [flow(entry), number(entry.delivered), number(entry.waiting), number(entry.in_hand), number(entry.dead)]),
-    "No message has come in yet.");
-  fill(at("depths"), picture.depths.map((depth) => [short(depth.address), number(depth.ready), number(depth.leased), number(depth.done_total),
-    number(depth.expired_total), number(depth.dead)]), "The queue is empty.");
-  fill(at("recent"), picture.recent.map((message) => [clock(message.changed_at), short(message.address),
-    dot(STATES[message.state] || message.state, SHADES[message.state]), number(message.attempt), identity(message.id), message.reason || ""]),
-    "No message has come in yet.");
+    nothing("No flow has had a message yet."));
+  at("routes-sheet").hidden = !picture.routes.length;
+  fill(at("routes"), picture.routes.map(route), "");
+  fill(at("depths"), picture.depths.map((depth) => [depth.address, number(depth.ready), number(depth.leased), number(depth.done_total),
+    number(depth.expired_total), number(depth.dead)]), nothing("The queue is empty."));
+  fill(at("recent"), picture.recent.map((message) => [clock(message.changed_at), message.address,
+    dot(STATES[message.state] || message.state, SHADES[message.state]), number(message.attempt), identity(message.id), message.state === "done" ? "" : message.reason]),
+    nothing("No message has come in yet."));
 }
 
-function follow() {
-  const live = new EventSource("/live");
-  live.onmessage = (event) => show(JSON.parse(event.data));
-  live.addEventListener("ended", () => location.assign("/login"));
-  live.onerror = () => {
-    at("health").textContent = "connecting";
-    at("health").className = "pill warn";
-    if (live.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
-  };
-}
-
-follow();
+follow(show);

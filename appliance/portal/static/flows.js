@@ -2,76 +2,50 @@
 "use strict";
 
 const API = "/portal/api/flows";
-const at = (id) => document.getElementById(id);
 const form = at("form");
 const STEP_FIELD = { set: "path", remove: "path", filter: "where", map: "to" };
-
-function put(tag, text, className) {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
-async function ask(method, path, body) {
-  const headers = { Accept: "application/json", "X-Xsrftoken": form.dataset.xsrf };
-  const answer = await fetch(API + path, { method, headers, body: body && JSON.stringify(body) });
-  const value = await answer.json();
-  if (answer.status === 401) location.assign("/login");
-  if (!answer.ok) throw value;
-  return value;
-}
-
-function complain(problem) {
-  const said = problem && problem.message ? problem : { message: "The portal does not answer.", hint: "Try again in a few seconds.", code: "unavailable" };
-  at("done").hidden = true;
-  at("problem").hidden = false;
-  const lines = at("problem").querySelectorAll("p");
-  lines[0].firstElementChild.textContent = said.message;
-  lines[1].textContent = said.hint || "";
-  lines[2].textContent = said.code;
-  at("problem").scrollIntoView({ block: "nearest" });
-}
-
-function confirmDone(sentence) {
-  at("problem").hidden = true;
-  at("done").hidden = false;
-  at("done").textContent = sentence;
-}
 
 const inWords = (step) => `${step.kind} ${step[STEP_FIELD[step.kind]]}${step.kind === "set" ? ` = ${JSON.stringify(step.value)}` : ""}`;
 
 function row(flow) {
   const line = put("tr");
   line.dataset.flow = flow.name;
-  const edit = put("button", "Edit", "quiet");
-  const remove = put("button", "Delete", "quiet");
+  const [edit, remove] = ["Edit", "Delete"].map((word) => {
+    const button = put("button", word, "quiet");
+    button.ariaLabel = `${word} ${flow.name}`;
+    return button;
+  });
   edit.onclick = () => load(flow);
   remove.onclick = async () => {
     if (!confirm(`Delete the flow ${flow.name}?`)) return;
     try {
-      await ask("DELETE", `/${encodeURIComponent(flow.name)}`);
+      const { revision } = await ask("DELETE", `${API}/${encodeURIComponent(flow.name)}`);
+      await list(revision);
       confirmDone(`The flow ${flow.name} is deleted.`);
-      await list();
     } catch (problem) { complain(problem); }
   };
   const cells = [put("b", flow.name), put("code", `/hooks/${flow.name}`), put("span", flow.steps.map(inWords).join(" → ") || "–"),
     put("span", `${flow.deliver.method} ${flow.deliver.url}`), put("span", String(flow.deliver.retry.attempts))];
-  cells.forEach((content, index) => { const cell = put("td", undefined, index === 4 ? "n" : ""); cell.append(content); line.append(cell); });
-  const actions = put("td");
-  actions.append(edit, remove);
-  line.append(actions);
+  cells.forEach((content, index) => {
+    const cell = put("td", undefined, at("flows").tHead.rows[0].cells[index].className);
+    cell.append(content);
+    line.append(cell);
+  });
+  const acts = put("td");
+  acts.append(put("span", undefined, "acts"));
+  acts.firstElementChild.append(edit, remove);
+  line.append(acts);
   return line;
 }
 
 async function list(revision = 0) {
   // The catalogue follows the cluster by events: wait until it shows the change that was just made.
   for (let tries = 0; tries < 50; tries++) {
-    const known = await ask("GET", "");
+    const known = await ask("GET", API);
     if (known.revision >= revision) {
       const body = at("flows").tBodies[0];
       if (known.flows.length) body.replaceChildren(...known.flows.map(row));
-      else { const cell = put("td", "No flow yet.", "soft"); cell.colSpan = 6; const line = put("tr"); line.append(cell); body.replaceChildren(line); }
+      else { const cell = put("td", "There is no flow yet. Add one below.", "soft"); cell.colSpan = 6; const line = put("tr"); line.append(cell); body.replaceChildren(line); }
       return;
     }
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -94,10 +68,15 @@ function addStep(step) {
     if (step.kind === "set") item.querySelector("[name=value]").value = JSON.stringify(step.value);
   }
   item.querySelector("[name=kind]").onchange = () => shapeStep(item);
-  item.querySelector("button").onclick = () => { item.remove(); at("no-steps").hidden = at("steps").children.length > 0; };
+  item.querySelector("button").onclick = () => {
+    item.remove();
+    at("no-steps").hidden = at("steps").children.length > 0;
+    at("add-step").focus();
+  };
   shapeStep(item);
   at("steps").append(item);
   at("no-steps").hidden = true;
+  return item;
 }
 
 function readSteps() {
@@ -126,10 +105,11 @@ function load(flow) {
   flow.steps.forEach(addStep);
   at("hook").textContent = flow.name;
   form.scrollIntoView({ behavior: "smooth" });
+  form.elements.namedItem("name").focus({ preventScroll: true });
 }
 
 form.elements.namedItem("name").oninput = (event) => { at("hook").textContent = event.target.value || "orders"; };
-at("add-step").onclick = () => addStep();
+at("add-step").onclick = () => addStep().querySelector("[name=kind]").focus();
 form.onsubmit = async (event) => {
   event.preventDefault();
   const field = (name) => form.elements.namedItem(name).value;
@@ -140,7 +120,7 @@ form.onsubmit = async (event) => {
     const flow = { name, trigger: { kind: "webhook", max_bytes: Number(field("max_bytes")) }, steps: readSteps(),
       deliver: { kind: "http", url: field("url"), method: field("method"), timeout_s: Number(field("timeout_s")),
         retry: { attempts: Number(field("attempts")), first_s: Number(field("first_s")), max_s: Number(field("max_s")) } } };
-    const { revision } = await ask("PUT", `/${encodeURIComponent(name)}`, flow);
+    const { revision } = await ask("PUT", `${API}/${encodeURIComponent(name)}`, flow);
     await list(revision);
     confirmDone(`The flow ${name} is saved as revision ${revision}.`);
   } catch (problem) { complain(problem); } finally { save.disabled = false; }
