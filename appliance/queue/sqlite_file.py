@@ -29,6 +29,12 @@ AGAIN_S = 2.0
 """From a checkpoint that met a full disk to the next. New messages are shut out for longer, so that what room there is
 then goes to the file before the log takes it.
 """
+LAID_OUT = 2 * LOG_PAGES * PAGE
+"""So long is a broker's log from its start on: a commit that lengthens it must have that on disk too, and takes up to
+twice as long.
+"""
+LAID_OUT_PART = 16
+"""No more than this part of the free disk is laid out."""
 SMALL_PAGES = 8192
 """A file of no more pages is rewritten as a whole where that mends it."""
 CHUNK = 2**20
@@ -64,8 +70,8 @@ def connect(path: Path, wait_s: float) -> sqlite3.Connection:
     return db
 
 
-def rewrite_log(path: Path, db: sqlite3.Connection) -> None:
-    """Make sure that what the log shows is on disk.
+def rewrite_log(path: Path, db: sqlite3.Connection, laid_out: int = 0) -> None:
+    """Make sure that what the log shows is on disk, and that the log is `laid_out` bytes long where there is room.
 
     After a failed fsync Linux goes on to show what was never written, and a new sync does not write it (Rebello et
     al., Can Applications Recover from fsync Failures?, USENIX ATC 2020). New commits behind such a gap would be
@@ -77,6 +83,10 @@ def rewrite_log(path: Path, db: sqlite3.Connection) -> None:
             while data := file.read(CHUNK):
                 file.seek(-len(data), os.SEEK_CUR)
                 file.write(data)
+            disk = os.fstatvfs(file.fileno())
+            if laid_out * LAID_OUT_PART <= disk.f_bavail * disk.f_frsize:
+                while file.tell() < laid_out:
+                    file.write(bytes(min(CHUNK, laid_out - file.tell())))
             file.flush()
             os.fsync(file.fileno())
     except FileNotFoundError:

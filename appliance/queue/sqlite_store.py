@@ -87,15 +87,15 @@ def _row(i: NewItem) -> tuple[object, ...]:
 
 
 class SqliteStore(Reading):
-    """See Store. One process at a time: another is waited for, for `wait_s`."""
+    """See Store. One process at a time: another is waited for, for `wait_s`. See rewrite_log for `laid_out`."""
 
-    def __init__(self, path: Path, wait_s: float = 5.0) -> None:
+    def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0) -> None:
         self._path = path
         self._open = False
         self._changes = self._bytes = 0
         with translated():
             self._db = connect(path, wait_s)
-            rewrite_log(path, self._db)
+            rewrite_log(path, self._db, laid_out)
             migrate(self._db)
             self._checkpoints = Checkpoints(path, self._db)
 

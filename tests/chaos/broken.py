@@ -35,8 +35,8 @@ class EarlyAcknowledgement(SqliteStore):
 class NoSync(SqliteStore):
     """Commits without waiting for the disk: no kill harms it, a power cut does."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0) -> None:
+        super().__init__(path, wait_s, laid_out)
         for db in (self._db, self._checkpoints._db):
             db.execute("PRAGMA synchronous = OFF")
 

@@ -1,6 +1,7 @@
 """The database file: how much work a question is, how large the log becomes, and what an error comes to."""
 
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -94,6 +95,31 @@ def test_the_log_stays_small_under_load_that_never_pauses(
         largest = max(largest, (tmp_path / "q-wal").stat().st_size)
     assert (tmp_path / "q").stat().st_size + largest > 8000 * 4000
     assert largest < 2 * 400 * sqlite_file.PAGE
+
+
+def test_a_log_that_is_laid_out_is_written_over_and_keeps_what_is_in_it(tmp_path: Path) -> None:
+    log, length = tmp_path / "q-wal", 2**20
+    store = SqliteStore(tmp_path / "q", laid_out=length)
+    store.put([item(1)])
+    store.commit()
+    assert log.stat().st_size == length
+    (tmp_path / "again").mkdir()
+    for name in ("q", "q-wal"):  # as a kill would leave them
+        (tmp_path / "again" / name).write_bytes((tmp_path / name).read_bytes())
+    store.close()
+    store = SqliteStore(tmp_path / "again/q", laid_out=2 * length)
+    store.put([item(2)])
+    store.commit()
+    assert [brief.seq for brief in store.browse("*", State.READY, 0, 9)] == [1, 2]
+    assert (tmp_path / "again/q-wal").stat().st_size == 2 * length
+    store.close()
+
+
+def test_a_log_is_not_laid_out_where_it_would_take_much_of_the_disk(tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    store = SqliteStore(tmp_path / "q", laid_out=disk.f_bavail * disk.f_frsize // 10)
+    assert (tmp_path / "q-wal").stat().st_size < 2**20
+    store.close()
 
 
 FAILING_CHECKPOINT = """
