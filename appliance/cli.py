@@ -36,6 +36,10 @@ An error is two lines on standard error: `code: sentence`, then what to do about
 """
 POLL_S = 0.5
 
+BESIDES = """\
+Besides: answers to all of these, neighbour discovery on every network, DHCP and router advertisements on the uplink.
+All else is dropped."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status (see EXIT_CODES)."""
@@ -81,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     firewall = commands.add_parser("firewall", help="every flow that is let through, who asked for it, and why")
+    firewall.add_argument("name", nargs="?", default="", metavar="NAME", help="only those of a component or instance")
+    firewall.add_argument("--json", action="store_true", help="as one JSON document, for programs")
     firewall.set_defaults(run=_firewall)
 
     logs = commands.add_parser("logs", help="the journal of one component")
@@ -153,12 +159,17 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _firewall(options: argparse.Namespace) -> int:
-    flows = ask_supervisor(options, "firewall", Firewall).flows
+    firewall = ask_supervisor(options, "firewall", Firewall)
+    flows = [flow for flow in firewall.flows if options.name in ("", flow.source, flow.target, flow.component)]
+    if options.json:
+        print_json(Firewall(flows=tuple(flows)))
+        return DONE
     rows = [
         (flow.source, flow.target, flow.protocol, str(flow.port), flow.to or "-", flow.component, flow.reason)
         for flow in sorted(flows, key=lambda flow: (flow.source, flow.target, flow.port))
     ]
     print("\n".join(table(("FROM", "TO", "PROTOCOL", "PORT", "ONLY", "COMPONENT", "WHY"), rows)))
+    print(f"\n{BESIDES}")
     return DONE
 
 

@@ -165,9 +165,11 @@ class Box:
 
 
 @contextmanager
-def started(settings: config.Config, *, set_up: bool = True) -> Iterator[Box]:
+def started(
+    settings: config.Config, *, set_up: bool = True, plan: topology.Topology | None = None
+) -> Iterator[Box]:
     """A lab with a ready box for as long as the context lasts."""
-    plan = topology.default()
+    plan = plan or topology.default()
     [machine] = plan.machine
     credentials = {**machine.credentials, CONFIG_CREDENTIAL: msgspec.toml.encode(settings).decode()}
     plan = msgspec.structs.replace(plan, machine=(msgspec.structs.replace(machine, credentials=credentials),))

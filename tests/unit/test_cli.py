@@ -118,10 +118,18 @@ def test_firewall_shows_every_flow_with_its_reason(serve: Serve, capsys: pytest.
     flow = FlowRule(
         source="arsrv-1", target="queue", protocol="tcp", port=7156, component="arsrv", reason="messages"
     )
-    with serve(firewall=Firewall(flows=(flow,))) as stub:
+    other = FlowRule(source="dns", target="any", protocol="udp", port=53, component="dns", reason="asks")
+    with serve(firewall=Firewall(flows=(flow, other))) as stub:
         assert run(stub, "firewall") == 0
-    row = capsys.readouterr().out.splitlines()[1]
-    assert row.split() == ["arsrv-1", "queue", "tcp", "7156", "-", "arsrv", "messages"]
+        shown = capsys.readouterr().out
+        assert run(stub, "firewall", "queue", "--json") == 0
+    rows = shown.partition("\n\n")[0].splitlines()[1:]
+    assert [row.split() for row in rows] == [
+        ["arsrv-1", "queue", "tcp", "7156", "-", "arsrv", "messages"],
+        ["dns", "any", "udp", "53", "-", "dns", "asks"],
+    ]
+    assert shown.endswith("All else is dropped.\n")
+    assert msgspec.json.decode(capsys.readouterr().out, type=Firewall) == Firewall(flows=(flow,))
 
 
 def test_health_is_zero_only_when_ready(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
