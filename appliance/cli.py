@@ -18,11 +18,24 @@ from appliance.cli_text import (
     ask_supervisor,
     error_text,
     is_away,
+    person,
     positive,
     print_json,
     table,
 )
-from appliance.contracts.machine import CONTROL_ENDPOINT, Applied, ConfigText, Firewall, MachineStatus, Plan
+from appliance.contracts.machine import (
+    CONFIRM_WITHIN_S,
+    CONTROL_ENDPOINT,
+    Applied,
+    ConfigText,
+    Confirmation,
+    Firewall,
+    MachineStatus,
+    PendingChange,
+    Plan,
+    Reverted,
+)
+from appliance.contracts.user import Done
 from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
 
 EXIT_CODES = """\
@@ -108,7 +121,20 @@ def _parser() -> argparse.ArgumentParser:
 
     apply = commands.add_parser("apply", help="validate a configuration file and put it in force")
     apply.add_argument("file", type=Path, metavar="CONFIG.toml")
+    apply.add_argument(
+        "--confirm-within",
+        type=positive,
+        default=int(CONFIRM_WITHIN_S),
+        metavar="S",
+        help="undo what touches a way into the machine unless it is confirmed within S seconds (default: 60)",
+    )
     apply.set_defaults(run=_apply)
+
+    confirm = commands.add_parser("confirm", help="keep a change that is in force on trial")
+    confirm.set_defaults(run=_confirm)
+
+    revert = commands.add_parser("revert", help="undo a change that is in force on trial, before its time is up")
+    revert.set_defaults(run=_revert)
     return parser
 
 
@@ -132,6 +158,7 @@ def status_text(status: MachineStatus) -> str:
         ("certificate", status.fingerprint),
         ("queue key", status.queue_key),
         ("configuration", status.config_in_force),
+        ("on trial", pending_text(status.pending) if status.pending else ""),
         ("boot", "  ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in status.boot)),
         *(("note", note) for note in status.notes),
     )
@@ -248,8 +275,29 @@ def _check(options: argparse.Namespace) -> int:
 def _apply(options: argparse.Namespace) -> int:
     config.load(options.file)
     text = options.file.read_text(encoding="utf-8")
-    applied = ask_supervisor(options, "apply", Applied, ConfigText(text=text), deadline_s=120.0)
+    asked = ConfigText(text=text, confirm_within_s=options.confirm_within)
+    applied = ask_supervisor(options, "apply", Applied, asked, deadline_s=120.0)
     print(f"In force: {applied.digest[:12]}, {applied.steps} steps taken.")
+    if applied.pending is not None:
+        print(f"On trial: {pending_text(applied.pending)}")
+    return DONE
+
+
+def pending_text(pending: PendingChange) -> str:
+    """Return what a change on trial touches, how long it has, and how it is kept."""
+    seconds = f"{pending.seconds_left:.0f} seconds"
+    return f"{'; '.join(pending.touched)}. Undone in {seconds}, unless `alpha-ren confirm` keeps it."
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    ask_supervisor(options, "confirm", Done, Confirmation(who=person()))
+    print("The change stays.")
+    return DONE
+
+
+def _revert(options: argparse.Namespace) -> int:
+    steps = ask_supervisor(options, "revert", Reverted, Confirmation(who=person()), deadline_s=120.0).steps
+    print(f"The configuration before the change is in force again, {steps} steps taken.")
     return DONE
 
 

@@ -10,7 +10,7 @@ import textwrap
 from collections import Counter
 from datetime import UTC, datetime
 
-from appliance.contracts.machine import MachineStatus, UnitState
+from appliance.contracts.machine import MachineStatus, PendingChange, UnitState
 from appliance.errors import Problem
 from firstboot.panel import lay_over, log_lines, qr_lines
 from firstboot.span import Line, Style, clip, fill, of, plain
@@ -48,7 +48,7 @@ def compose(view: View, width: int = WIDTH, height: int = HEIGHT) -> list[Line]:
         lines = [*head, *qr_lines(url, width, height - len(head) - 1), _keys(QR_KEYS, width)]
     else:
         top = [_title(view, width), (), _state(view, width), (), *_facts(view), ()]
-        bottom = [rule("", width), *_report(view, width), _keys(KEYS, width)]
+        bottom = [rule("", width), *_report(view, width), _keys(PENDING_KEYS if view.pending else KEYS, width)]
         room = max(0, height - len(top) - len(bottom) - 1)
         lines = [*top, rule("Components", width), *_components(view, width, room), *bottom]
     fitted = [fill(clip(line, width), width) for line in lines[:height]]
@@ -56,6 +56,7 @@ def compose(view: View, width: int = WIDTH, height: int = HEIGHT) -> list[Line]:
 
 
 KEYS = (("F2", "Power"), ("F4", "Pairing code"), ("L", "Log"), ("Q", "QR code"))
+PENDING_KEYS = (*KEYS, ("F6", "Keep it"))
 LOG_KEYS = (("L", "Read again"), ("Esc", "Back"))
 QR_KEYS = (("Esc", "Back"),)
 
@@ -207,11 +208,18 @@ def _report(view: View, width: int) -> list[Line]:
     if status is None:
         note = "The supervisor has not answered yet; L shows the log."
         return [(), of("dim", f"   {note}"), (), ()]
-    problem = view.answer or view.away or status.last_error
+    problem = view.answer or view.away or _on_trial(view.pending) or status.last_error
     if problem is None:
         note = status.notes[0] if status.notes else "No problem is known."
         return [(), *([*_wrapped(note, "dim", width), (), ()][:3])]
     return _problem(problem, width)
+
+
+def _on_trial(pending: PendingChange | None) -> Problem | None:
+    if pending is None:
+        return None
+    hint = f"Undone in {pending.seconds_left:.0f} s unless kept: by F6, in the console, or with `alpha-ren confirm`."
+    return Problem(code="on-trial", message=f"{'; '.join(pending.touched)}.", hint=hint)
 
 
 def _problem(problem: Problem, width: int) -> list[Line]:
@@ -233,5 +241,5 @@ def _keys(keys: tuple[tuple[str, str], ...], width: int) -> Line:
     for key, meaning in keys:
         line = (*line, ("bar-key", f" {key} "), ("bar", f"{meaning}   "))
     right = "any other key repaints "
-    gap = max(0, width - sum(len(text) for _, text in line) - len(right))
-    return (*line, ("bar", " " * gap + right))
+    room = width - sum(len(text) for _, text in line)
+    return (*line, ("bar", right.rjust(room) if len(right) <= room else " " * room))

@@ -15,7 +15,8 @@ from collections.abc import Hashable
 import urwid
 from urwid.display import raw
 
-from appliance.contracts.machine import CONTROL_ENDPOINT, MachineStatus, Pairing
+from appliance.contracts.machine import CONTROL_ENDPOINT, Confirmation, MachineStatus, Pairing
+from appliance.contracts.user import Done
 from appliance.errors import ApplianceError, Unavailable
 from appliance.supervisor.ask import ask
 from firstboot.layout import HEIGHT, WIDTH, compose
@@ -179,14 +180,24 @@ class LocalScreen:
             self._show(answered(self._picture.view, problem))
 
     async def _do(self, action: Action) -> None:
-        if action == "open-pairing":
-            await ask("pairing.open", Pairing, endpoint=self._endpoint)
-            status = await ask("status", MachineStatus, endpoint=self._endpoint)
-            self._show(heard(self._picture.view, status, time.time()))
-            return
-        output = await run_command(COMMANDS[action])
-        if action == "read-log":
-            self._show(log_read(self._picture.view, tuple(output.splitlines())))
+        match action:
+            case "open-pairing":
+                await ask("pairing.open", Pairing, endpoint=self._endpoint)
+                await self._ask_now()
+            case "keep-change":
+                pending = self._picture.view.pending
+                seen = Confirmation(digest=pending.digest if pending else "", who="local console")
+                await ask("confirm", Done, seen, endpoint=self._endpoint)
+                await self._ask_now()
+            case "read-log":
+                output = await run_command(COMMANDS[action])
+                self._show(log_read(self._picture.view, tuple(output.splitlines())))
+            case _:
+                await run_command(COMMANDS[action])
+
+    async def _ask_now(self) -> None:
+        status = await ask("status", MachineStatus, endpoint=self._endpoint)
+        self._show(heard(self._picture.view, status, time.time()))
 
 
 async def run_command(command: tuple[str, ...]) -> str:

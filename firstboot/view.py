@@ -4,10 +4,10 @@ from typing import Literal
 
 import msgspec
 
-from appliance.contracts.machine import MachineStatus, Pairing
+from appliance.contracts.machine import MachineStatus, Pairing, PendingChange
 from appliance.errors import Problem
 
-Action = Literal["restart", "power-off", "open-pairing", "read-log", "repaint"]
+Action = Literal["restart", "power-off", "open-pairing", "keep-change", "read-log", "repaint"]
 Power = Literal["restart", "power-off"]
 
 
@@ -59,6 +59,11 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         """The pairing code that can be used now; while the supervisor is away nobody would accept one."""
         return self.status.pairing if self.status and not self.away else None
 
+    @property
+    def pending(self) -> PendingChange | None:
+        """The change that can be kept now."""
+        return self.status.pending if self.status and not self.away else None
+
 
 def heard(view: View, status: MachineStatus, at: float) -> View:
     """Return the view after the supervisor said how it is."""
@@ -103,6 +108,8 @@ def _press(view: View, key: str) -> tuple[View, Action | None]:
             return _with(view, Menu()), None
         case "f4" | "c":
             return view, "open-pairing"
+        case "f6" | "k" if view.pending is not None:
+            return view, "keep-change"
         case "l":
             return _with(view, Log()), "read-log"
         case "q":

@@ -9,15 +9,18 @@ or `error` and a Problem. The calls and their bodies:
 | `status` | - | MachineStatus, with the pairing code while there is one |
 | `plan` | - | Plan: what the next round would change |
 | `firewall` | - | Firewall: every allowed flow |
-| `apply` | ConfigText | Applied; InvalidConfig changes nothing |
+| `apply` | ConfigText | Applied; InvalidConfig and ChangePending change nothing |
+| `confirm` | Confirmation | Done: what was on trial stays |
+| `revert` | Confirmation | Reverted |
 | `pairing.open` | - | Pairing: a person at the local console asks for a code |
 | `queue.*`, `bridge.routes` | as in appliance.contracts.letters | the queue's reply to its call of that name |
 | `queue.rotate-key` | - | Rotated: the broker was restarted with the key it had announced |
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from appliance.errors import Problem
 from appliance.topology import FlowRule
@@ -63,11 +66,20 @@ class BootPhase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     seconds: float
 
 
+class PendingChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A change that could cut its maker off: it is undone in `seconds_left` unless it is confirmed; what it touched."""
+
+    digest: str
+    touched: tuple[str, ...]
+    seconds_left: float
+
+
 class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
     `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
-    to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85).
+    to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85), `pending` a
+    change that waits for its confirmation.
     """
 
     at: float
@@ -85,6 +97,7 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     boot: tuple[BootPhase, ...] = ()
     config_in_force: str = "default"
     notes: tuple[str, ...] = ()
+    pending: PendingChange | None = None
     pairing: Pairing | None = None
 
 
@@ -119,16 +132,40 @@ class Firewall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     flows: tuple[FlowRule, ...] = ()
 
 
+CONFIRM_WITHIN_S = 60.0
+
+ConfirmWithin = Annotated[float, Meta(ge=5, le=900)]
+"""Seconds that a change which could cut its maker off has to be confirmed in."""
+
+
 class ConfigText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A configuration document to be put in force, as TOML."""
+    """A configuration document to be put in force, as TOML; on trial where it could cut off whoever applies it."""
 
     text: str
+    confirm_within_s: ConfirmWithin = CONFIRM_WITHIN_S
 
 
 class Applied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The configuration is in force: the SHA-256 of its text, and the steps that were taken."""
+    """The configuration is in force: the SHA-256 of its text, the steps that were taken, and whether it is on trial."""
 
     digest: str
+    steps: int
+    pending: PendingChange | None = None
+
+
+class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which change stays, or does not: its digest, where empty means any; and who says so, for the journal.
+
+    Body of the call `supervisor.confirm` on the queue, too.
+    """
+
+    digest: str = ""
+    who: Annotated[str, Meta(max_length=64)] = "root"
+
+
+class Reverted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was in force before the change is so again; the steps that were taken."""
+
     steps: int
 
 

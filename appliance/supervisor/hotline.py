@@ -5,13 +5,13 @@ It mends itself for ever.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import msgspec
 
 from appliance.contracts.letters import CALLS
-from appliance.contracts.machine import MachineStatus
+from appliance.contracts.machine import Confirmation, MachineStatus
 from appliance.contracts.order import Health
 from appliance.contracts.user import Done, PairingAttempt
 from appliance.errors import ApplianceError, Unavailable
@@ -26,17 +26,21 @@ RELAY_S = 3600.0
 
 
 class Hotline:
-    """`status` says how the machine is, `attempt` judges a pairing code, `heard` gets every word about its health."""
+    """`status` says how the machine is, `attempt` judges a pairing code, `heard` gets every word about its health,
+    `confirm` keeps a change that is on trial.
+    """
 
     def __init__(
         self,
         status: Callable[[], MachineStatus],
         attempt: Callable[[PairingAttempt], None],
         heard: Callable[[Health], None],
+        confirm: Callable[[Confirmation], Awaitable[None]],
     ) -> None:
         self._status = status
         self._attempt = attempt
         self._heard = heard
+        self._keep = confirm
         self._changed = asyncio.Event()
         self._client: QueueClient | None = None
 
@@ -88,7 +92,11 @@ class Hotline:
             await asyncio.sleep(AGAIN_S)
 
     async def _serve(self, client: QueueClient) -> None:
-        for name, handler in (("supervisor.status", self._tell_status), ("supervisor.pair", self._pair)):
+        for name, handler in (
+            ("supervisor.status", self._tell_status),
+            ("supervisor.pair", self._pair),
+            ("supervisor.confirm", self._confirm),
+        ):
             while True:
                 try:
                     await client.serve(name, handler)
@@ -102,4 +110,8 @@ class Hotline:
 
     async def _pair(self, request: Request) -> Done:
         self._attempt(request.decode(PairingAttempt))
+        return Done()
+
+    async def _confirm(self, request: Request) -> Done:
+        await self._keep(request.decode(Confirmation))
         return Done()

@@ -27,8 +27,10 @@ class ConfigFile:
         self._path = directory / "config.toml"
         self._last_good = directory / "config.last-good.toml"
 
-    def read(self) -> InForce:
-        """Return what is in force now; a file that does not validate changes nothing. Blocks on the disk."""
+    def read(self, on_trial: str = "") -> InForce:
+        """Return what is in force now; a file that does not validate changes nothing, and the one of the digest
+        `on_trial` is not remembered as good. Blocks on the disk.
+        """
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -39,18 +41,31 @@ class ConfigFile:
             config = parse(text)
         except InvalidConfig as error:
             return self._fall_back(error)
-        self._keep(text)
+        if digest(text.encode()) != on_trial:
+            self._keep(text)
         return InForce(config=config, source="file")
 
     def write(self, text: str) -> str:
-        """Put a configuration that validates in place and return the SHA-256 of its text. Blocks on the disk."""
+        """Put a configuration that validates in place and return its digest. Blocks on the disk."""
         parse(text)
-        _replace(self._path, text)
-        return hashlib.sha256(text.encode()).hexdigest()
+        replace(self._path, text.encode())
+        return digest(text.encode())
+
+    def content(self) -> bytes | None:
+        """Return what is in the file, be it valid or not; None without one. Blocks on the disk."""
+        return self._path.read_bytes() if self._path.exists() else None
+
+    def put_back(self, content: bytes | None) -> None:
+        """Make the file what it once was. Blocks on the disk."""
+        if content is None:
+            self._path.unlink(missing_ok=True)
+            sync_folder(self._path.parent)
+        else:
+            replace(self._path, content)
 
     def _keep(self, text: str) -> None:
         if not self._last_good.exists() or self._last_good.read_text(encoding="utf-8") != text:
-            _replace(self._last_good, text)
+            replace(self._last_good, text.encode())
 
     def _fall_back(self, error: InvalidConfig) -> InForce:
         try:
@@ -59,14 +74,29 @@ class ConfigFile:
             return InForce(config=Config(), source="default", problem=error.problem)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Whole and on disk, or not at all; for root only, since it may name partners and addresses."""
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a configuration."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put a file in place, whole and on disk or not at all; for root only, since it may name partners and addresses."""
     path.parent.mkdir(parents=True, exist_ok=True)
     candidate = path.with_name(f".{path.name}.new")
     candidate.unlink(missing_ok=True)
     descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        out.write(text)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(content)
         out.flush()
-        os.fsync(out.fileno())
+        os.fsync(descriptor)
     candidate.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the folder's own entries are on disk, without which a rename may be lost or overtaken."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,19 +11,22 @@ import msgspec
 
 from appliance import notify
 from appliance.component import RUN, STATE
+from appliance.config import parse
 from appliance.contracts.letters import CALLS
 from appliance.contracts.machine import (
     Applied,
     ConfigText,
+    Confirmation,
     Firewall,
     MachineStatus,
     Pairing,
     Plan,
     PlanStep,
+    Reverted,
     Rotated,
 )
 from appliance.contracts.order import Health
-from appliance.contracts.user import PairingAttempt
+from appliance.contracts.user import Done, PairingAttempt
 from appliance.errors import ApplianceError, Problem, Unavailable
 from appliance.host.box import Box
 from appliance.queue.client import Connection
@@ -31,6 +34,7 @@ from appliance.queue.keys import Keys
 from appliance.supervisor import status
 from appliance.supervisor.boot import BootRecord
 from appliance.supervisor.control import Control
+from appliance.supervisor.cutoff import ways_touched
 from appliance.supervisor.desired import SUPERVISOR, Desired, broker
 from appliance.supervisor.events import Wake
 from appliance.supervisor.hotline import Hotline
@@ -39,6 +43,7 @@ from appliance.supervisor.intent import Intent
 from appliance.supervisor.keys import KeyStore
 from appliance.supervisor.pairing import PairingDesk
 from appliance.supervisor.reconcile import Reconciler
+from appliance.supervisor.trial import Probation
 from appliance.supervisor.unit_text import MARK, run_directory
 from appliance.topology import Observed
 
@@ -59,15 +64,16 @@ class Supervisor:
         self._wake = Wake()
         self._profile = status.profile()
         self._who = status.identity(self._profile)
-        self._config = ConfigFile(Path(STATE))
+        self._probation = Probation(Path(STATE), ConfigFile(Path(STATE)))
+        self._probation.take_over()
         self._box = Box(self._wake, unit_mark=MARK)
         self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"), self._profile)
         self._reconciler = Reconciler(self._box)
         self._boot = BootRecord(Path(RUN) / "boot.json", time.monotonic())
         self._desk = PairingDesk(opened=not PAIRED.exists())
-        self._hotline = Hotline(self._status, self._pair, self._heard)
+        self._hotline = Hotline(self._status, self._pair, self._heard, self._confirm)
         self._turn = asyncio.Lock()
-        self._in_force = self._config.read()
+        self._in_force = self._probation.read()
         self._desired: Desired | None = None
         self._observed = Observed()
         self._health: status.Heard | None = None
@@ -83,6 +89,8 @@ class Supervisor:
                 "plan": self._call_plan,
                 "firewall": self._call_firewall,
                 "apply": self._call_apply,
+                "confirm": self._call_confirm,
+                "revert": self._call_revert,
                 "pairing.open": self._call_pairing_open,
                 **{name: partial(self._hotline.relay, name) for name in CALLS},
                 "queue.rotate-key": self._call_queue_rotate_key,
@@ -92,6 +100,7 @@ class Supervisor:
             self._boot.begin(await self._box.units.timestamps())
             group.create_task(control.serve())
             group.create_task(self._box.units.lost())
+            group.create_task(self._probation.watch(partial(self._wake, "a change was not confirmed in time")))
             group.create_task(self._keep(group))
 
     async def _keep(self, group: asyncio.TaskGroup) -> None:
@@ -136,7 +145,7 @@ class Supervisor:
         return steps
 
     async def _look_and_take(self, cause: str) -> int:
-        in_force = await asyncio.to_thread(self._config.read)
+        in_force = await asyncio.to_thread(self._probation.read)
         desired = await self._intent.form(in_force.config)
         self._in_force, self._desired = in_force, desired
         outcome = await self._reconciler.round(desired.machine, cause)
@@ -174,7 +183,8 @@ class Supervisor:
             queue_key=self._intent.queue_key,
             boot=self._boot.phases,
             step=self._reconciler.step,
-            problem=self._problem,
+            problem=self._problem or self._probation.undone,
+            pending=self._probation.pending,
             notes=(*self._intent.notes, *self._reconciler.notes),
             pairing=pairing,
         )
@@ -195,7 +205,7 @@ class Supervisor:
 
     async def _call_plan(self, _body: bytes) -> Plan:
         async with self._turn:
-            in_force = await asyncio.to_thread(self._config.read)
+            in_force = await asyncio.to_thread(self._probation.read)
             steps, _ = await self._reconciler.look((await self._intent.form(in_force.config)).machine)
         return Plan(
             steps=tuple(PlanStep(action=step.action, kind=step.kind, name=step.name, why=step.why) for step in steps)
@@ -207,9 +217,33 @@ class Supervisor:
         return Firewall(flows=self._desired.machine.flows)
 
     async def _call_apply(self, body: bytes) -> Applied:
-        text = msgspec.json.decode(body, type=ConfigText).text
-        digest = await asyncio.to_thread(self._config.write, text)
-        return Applied(digest=digest, steps=await self._round("a configuration was applied"))
+        asked = msgspec.json.decode(body, type=ConfigText)
+        async with self._turn:
+            digest = await self._put(asked)
+        steps = await self._round("a configuration was applied")
+        await self._probation.count_from_now(asked.confirm_within_s)
+        return Applied(digest=digest, steps=steps, pending=self._probation.pending)
+
+    async def _put(self, asked: ConfigText) -> str:
+        self._probation.refuse_another()
+        config = parse(asked.text)
+        before = self._desired or await self._intent.form(self._in_force.config)
+        after = await self._intent.form(config)
+        return await self._probation.put(
+            asked.text, ways_touched(before.machine, after.machine), asked.confirm_within_s
+        )
+
+    async def _call_confirm(self, body: bytes) -> Done:
+        await self._confirm(msgspec.json.decode(body, type=Confirmation))
+        return Done()
+
+    async def _confirm(self, confirmation: Confirmation) -> None:
+        await self._probation.confirm(confirmation.digest, confirmation.who)
+        self._hotline.changed()
+
+    async def _call_revert(self, body: bytes) -> Reverted:
+        await self._probation.revert(msgspec.json.decode(body, type=Confirmation).who)
+        return Reverted(steps=await self._round("a change was undone"))
 
     async def _call_pairing_open(self, _body: bytes) -> Pairing:
         return self._desk.open()

@@ -14,6 +14,7 @@ from appliance.contracts.machine import (
     BootPhase,
     MachineStatus,
     Pairing,
+    PendingChange,
     SeedRefusal,
     UnitState,
     UnitStatus,
@@ -131,6 +132,7 @@ def machine_status(
     step: str,
     problem: Problem | None,
     notes: tuple[str, ...],
+    pending: PendingChange | None = None,
     pairing: Pairing | None = None,
 ) -> MachineStatus:
     """Return the whole, as it is told everywhere."""
@@ -150,6 +152,7 @@ def machine_status(
         boot=boot,
         config_in_force=in_force.source,
         notes=notes,
+        pending=pending,
         pairing=pairing,
     )
 

@@ -12,13 +12,17 @@ from appliance.contracts.machine import (
     Applied,
     BootPhase,
     ConfigText,
+    Confirmation,
     Firewall,
     MachineStatus,
+    PendingChange,
     Plan,
     PlanStep,
+    Reverted,
     UnitState,
     UnitStatus,
 )
+from appliance.contracts.user import Done
 from appliance.errors import Problem
 from appliance.topology import FlowRule
 from tests.unit.supervisor.control_stub import ControlStub
@@ -207,6 +211,38 @@ def test_apply_sends_the_file_as_it_is(tmp_path: Path, serve: Serve, capsys: pyt
     assert capsys.readouterr().out == "In force: abababababab, 4 steps taken.\n"
 
 
+PENDING = PendingChange(digest="ab" * 32, touched=("nic ardpx/uplink changes (addresses)",), seconds_left=58.7)
+
+
+def test_a_change_on_trial_is_said_when_it_is_applied_and_in_the_status(
+    tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "nic ardpx/uplink changes (addresses). Undone in 59 seconds, unless `alpha-ren confirm` keeps it."
+    (tmp_path / "new.toml").write_text("")
+    applied = Applied(digest="ab" * 32, steps=1, pending=PENDING)
+    with serve(apply=applied, status=msgspec.structs.replace(STATUS, pending=PENDING)) as stub:
+        assert run(stub, "apply", "--confirm-within", "20", str(tmp_path / "new.toml")) == 0
+        assert capsys.readouterr().out.splitlines()[1] == f"On trial: {said}"
+        assert run(stub, "status") == 0
+        ((_, body), _) = stub.asked
+    assert f"  on trial      {said}" in capsys.readouterr().out.splitlines()
+    assert msgspec.json.decode(body, type=ConfigText).confirm_within_s == 20
+
+
+def test_a_change_is_kept_or_undone_by_whoever_says_so(
+    serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "alice")
+    with serve(confirm=Done(), revert=Reverted(steps=2)) as stub:
+        assert run(stub, "confirm") == 0
+        assert run(stub, "revert") == 0
+    assert [msgspec.json.decode(body, type=Confirmation).who for _, body in stub.asked] == ["alice", "alice"]
+    assert capsys.readouterr().out.splitlines() == [
+        "The change stays.",
+        "The configuration before the change is in force again, 2 steps taken.",
+    ]
+
+
 def test_what_the_supervisor_refuses_is_shown_as_it_said_it(
     tmp_path: Path, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,5 +304,6 @@ def test_help_names_every_command_and_exit_status(capsys: pytest.CaptureFixture[
         cli.main(["--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for word in ("status", "plan", "firewall", "logs", "queue", "health", "check", "apply", "exit status:"):
+    words = "status plan firewall logs queue health check apply confirm revert"
+    for word in (*words.split(), "exit status:"):
         assert word in shown

@@ -1,6 +1,8 @@
 """Machines as the local screen may meet them."""
 
-from appliance.contracts.machine import BootPhase, MachineStatus, Pairing, UnitState, UnitStatus
+import msgspec
+
+from appliance.contracts.machine import BootPhase, MachineStatus, Pairing, PendingChange, UnitState, UnitStatus
 from appliance.errors import Problem
 from firstboot.view import Confirm, Log, Menu, QrCode, View
 
@@ -107,6 +109,18 @@ LARGE = MachineStatus(
     fingerprint=READY.fingerprint,
 )
 
+ON_TRIAL = msgspec.structs.replace(
+    READY,
+    pairing=None,
+    uplink=("192.0.2.10/24",),
+    console_url="https://192.0.2.10/",
+    pending=PendingChange(
+        digest="ab" * 32,
+        touched=("route ardpx/default comes", "nic ardpx/uplink changes (addresses)"),
+        seconds_left=42.4,
+    ),
+)
+
 AWAY = Problem(
     code="supervisor-away",
     message="The supervisor is not running.",
@@ -119,6 +133,7 @@ SCREENS: dict[str, View] = {
     "ready": View(status=READY, heard_at=AT),
     "failed": View(status=FAILED, heard_at=AT),
     "away": View(status=READY, heard_at=AT, away=AWAY),
+    "on-trial": View(status=ON_TRIAL, heard_at=AT),
     "large": View(status=LARGE, heard_at=AT),
     "menu": View(status=READY, heard_at=AT, panel=Menu(1)),
     "confirm": View(status=READY, heard_at=AT, panel=Confirm("power-off")),

@@ -15,12 +15,12 @@ import pytest
 from appliance.contracts.machine import MachineStatus
 from appliance.errors import Problem
 from tests.terminal import Serial, text_of
-from tests.unit.firstboot.samples import FAILED, READY
+from tests.unit.firstboot.samples import FAILED, ON_TRIAL, READY
 from tests.unit.supervisor.control_stub import ControlStub
 
 ROOT = Path(__file__).resolve().parents[3]
 DEADLINE_S = 30.0
-F2, F4, DOWN = "\x1bOQ", "\x1bOS", "\x1b[B"
+F2, F4, F6, DOWN = "\x1bOQ", "\x1bOS", "\x1b[17~", "\x1b[B"
 
 
 @contextmanager
@@ -160,6 +160,22 @@ def test_a_person_at_the_console_opens_the_pairing_desk(tmp_path: Path) -> None:
         serial.read_until("press F4")
         serial.type(F4)
         serial.read_until("7K3M-9QXT")
+
+
+def test_a_person_at_the_console_keeps_the_change_that_he_sees(tmp_path: Path) -> None:
+    kept: list[bytes] = []
+
+    def answer(call: str, body: bytes) -> list[bytes]:
+        if call == "confirm":
+            kept.append(body)
+            return [b"ok", b"{}"]
+        return [b"ok", msgspec.json.encode(msgspec.structs.replace(ON_TRIAL, pending=None) if kept else ON_TRIAL)]
+
+    with ControlStub(tmp_path, answer) as stub, screen(stub.endpoint) as (serial, _):
+        serial.read_until("Keep it")
+        serial.type(F6)
+        serial.read_until("No problem is known.")
+    assert [msgspec.json.decode(body) for body in kept] == [{"digest": "ab" * 32, "who": "local console"}]
 
 
 def test_what_the_supervisor_refuses_is_shown_with_its_hint(tmp_path: Path) -> None:

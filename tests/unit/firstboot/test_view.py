@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstboot.view import MENU, Action, Confirm, Log, Menu, QrCode, View, answered, heard, log_read, press, unheard
-from tests.unit.firstboot.samples import AT, AWAY, READY
+from tests.unit.firstboot.samples import AT, AWAY, ON_TRIAL, READY
 
 
 def after(*keys: str) -> tuple[View, list[Action]]:
@@ -53,6 +53,13 @@ def test_the_menu_goes_round() -> None:
 
 def test_f4_asks_for_a_pairing_code() -> None:
     assert after("f4") == (View(), ["open-pairing"])
+
+
+def test_a_change_on_trial_is_kept_with_f6_while_there_is_one_and_somebody_hears_it() -> None:
+    view = heard(View(), ON_TRIAL, AT)
+    assert press(view, "f6") == (view, "keep-change")
+    assert press(unheard(view, AWAY), "f6")[1] == "repaint"
+    assert press(heard(view, READY, AT), "f6")[1] == "repaint"
 
 
 def test_the_log_is_read_when_opened_and_again_on_request() -> None:

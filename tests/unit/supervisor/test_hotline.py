@@ -1,26 +1,33 @@
 """The supervisor's line to the queue: what root asks at the control socket reaches the broker as the supervisor."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import msgspec
 import pytest
 
 from appliance.contracts.letters import Browse, Changed, Purge
-from appliance.contracts.machine import MachineStatus
+from appliance.contracts.machine import Confirmation, MachineStatus
 from appliance.contracts.traffic import Messages, QueueStats
+from appliance.contracts.user import Done
 from appliance.errors import Unavailable
 from appliance.queue.client import RemoteError
 from appliance.supervisor.desired import SUPERVISOR_RIGHTS
 from appliance.supervisor.hotline import Hotline
+from appliance.supervisor.trial import NothingPending
 from tests.unit.queue.running import Broker, running
 
 SOON_S = 20.0
 
 
-def hotline() -> Hotline:
+async def nobody_asks(_confirmation: Confirmation) -> None:
+    """Keep no change."""
+
+
+def hotline(confirm: Callable[[Confirmation], Awaitable[None]] = nobody_asks) -> Hotline:
     status = MachineStatus(at=0.0, name="box", version="1", profile="qemu", ready=True, units=())
-    return Hotline(lambda: status, lambda _attempt: None, lambda _health: None)
+    return Hotline(lambda: status, lambda _attempt: None, lambda _health: None, confirm)
 
 
 async def connected(line: Hotline) -> None:
@@ -57,6 +64,33 @@ def test_calls_of_an_operator_are_relayed_with_the_supervisors_own_rights() -> N
             await line.relay("queue.purge", b'{"colour": "red"}')
         with pytest.raises(RemoteError, match="Either numbers"):
             await line.relay("queue.purge", b"{}")
+        task.cancel()
+        await asyncio.wait([task])
+
+    with running() as broker:
+        broker.grant("supervisor", SUPERVISOR_RIGHTS)
+        asyncio.run(main(broker))
+
+
+def test_a_change_is_confirmed_through_the_queue_by_whoever_may_and_a_refusal_comes_back() -> None:
+    async def main(broker: Broker) -> None:
+        kept: list[Confirmation] = []
+
+        async def keep(confirmation: Confirmation) -> None:
+            if kept:
+                raise NothingPending("There is none.")
+            kept.append(confirmation)
+
+        line = hotline(keep)
+        task = asyncio.create_task(line.run(broker.connection("supervisor")))
+        await connected(line)
+        async with broker.client() as q:
+            asked = Confirmation(digest="d", who="admin")
+            assert await q.call("supervisor.confirm", asked, Done, deadline_s=SOON_S) == Done()
+            assert kept == [asked]
+            with pytest.raises(RemoteError) as refused:
+                await q.call("supervisor.confirm", asked, Done, deadline_s=SOON_S)
+            assert refused.value.problem.code == "nothing-pending"
         task.cancel()
         await asyncio.wait([task])
 
