@@ -30,10 +30,13 @@ from appliance.contracts.machine import (
     ConfigText,
     Confirmation,
     Firewall,
+    InstanceUse,
     MachineStatus,
+    MachineUse,
     PendingChange,
     Plan,
     Reverted,
+    Waits,
 )
 from appliance.contracts.user import Done
 from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
@@ -159,6 +162,7 @@ def status_text(status: MachineStatus) -> str:
         ("queue key", status.queue_key),
         ("configuration", status.config_in_force),
         ("on trial", pending_text(status.pending) if status.pending else ""),
+        ("load", load_text(status.use) if status.use else ""),
         ("boot", "  ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in status.boot)),
         *(("note", note) for note in status.notes),
     )
@@ -168,9 +172,39 @@ def status_text(status: MachineStatus) -> str:
         for unit in status.units
     ]
     lines += ["", *table(("COMPONENT", "INSTANCE", "UNIT", "STATE", "RESTARTS", "MEMORY"), rows)]
+    if status.instances:
+        lines += ["", *table(USE_HEAD, [use_row(use) for use in status.instances])]
     if status.last_error:
         lines += ["", error_text(status.last_error)]
     return "\n".join(lines)
+
+
+USE_HEAD = ("INSTANCE", "CPU", "MEMORY", "OF", "TASKS", "OF", "WAITS FOR CPU", "MEMORY", "DISK", "OUT OF MEMORY")
+
+
+def use_row(use: InstanceUse) -> tuple[str, ...]:
+    """Return what an instance uses, a cell for each of USE_HEAD."""
+    memory = [_counted(size, " MiB") for size in (use.memory_mb, use.memory_max_mb)]
+    tasks = [_counted(number) for number in (use.tasks, use.tasks_max)]
+    oom = f"killed {use.oom_kills} times" if use.oom_kills else "-"
+    return (use.instance, _counted(use.cpu_percent, " %"), *memory, *tasks, *_waits(use.waits), oom)
+
+
+def load_text(use: MachineUse) -> str:
+    """Return what the machine uses, in a line."""
+    cpu, memory, disk = _waits(use.waits)
+    return (
+        f"{use.load:.2f} on {use.cpus} CPUs ({use.cpu_percent:.0f} %), {use.memory_mb:.0f} of "
+        f"{use.memory_total_mb:.0f} MiB; waits for CPU {cpu}, memory {memory}, disk {disk}"
+    )
+
+
+def _waits(waits: Waits) -> tuple[str, str, str]:
+    return _counted(waits.cpu, " %"), _counted(waits.memory, " %"), _counted(waits.io, " %")
+
+
+def _counted(number: float | None, unit: str = "") -> str:
+    return "-" if number is None else f"{number:.0f}{unit}"
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -114,7 +114,7 @@ class UnitSpec(Declared, frozen=True):
 
 
 class Resources(Declared, frozen=True):
-    """What an instance may use at most, over all its units.
+    """What an instance may use at most, over all its units; `open_files` holds for each process.
 
     `work` says what it mostly does: `compute` gets the CPUs and the memory that the hardware profile has for that, so
     that neither kind starves the other.
@@ -124,6 +124,7 @@ class Resources(Declared, frozen=True):
     memory_mb: int = 256
     tasks: int = 64
     cpu_weight: int = 100
+    open_files: int = 1024
 
 
 class RenderedFile(Declared, frozen=True):

@@ -63,7 +63,7 @@ def declare(config: Config) -> ComponentSpec:
         legs=("uplink", "dmz", "cluster"),
         ports=(HTTPS, HTTP),
         units=(PROXY, UPLINK) if config.network.uplink.mode == "dhcp" else (PROXY,),
-        resources=Resources(memory_mb=384, tasks=256),
+        resources=Resources(memory_mb=384, tasks=256, open_files=16384),
     )
     return ComponentSpec(name=NAME, instances=(gateway,), render=render)
 

@@ -92,7 +92,7 @@ def declare(config: Config) -> ComponentSpec:
         egress=(_to_smarthost(config.mail.smarthost),) if configured else (),
         rights=Rights(consume=("notice.mail",)),
         units=(COURIER, POSTFIX) if configured else (COURIER,),
-        resources=Resources(memory_mb=192, tasks=128),
+        resources=Resources(memory_mb=192, tasks=128, open_files=4096),
         settings=Settings(envelope=_envelope(config) if configured else None),
         notes=() if configured else (NOT_CONFIGURED,),
     )

@@ -50,6 +50,6 @@ def _instance(config: Config, number: int) -> Instance:
             call=("arclst.join",),
             serve=(f"{name}.ping",),
         ),
-        resources=Resources(work="compute", memory_mb=384, tasks=64, cpu_weight=200),
+        resources=Resources(work="compute", memory_mb=384, tasks=64, cpu_weight=200, open_files=4096),
         settings=Settings(inner=(config.network.inner4, config.network.inner6)),
     )

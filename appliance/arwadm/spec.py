@@ -35,6 +35,6 @@ def _console(number: int) -> Instance:
         exposures=(Exposure(prefix="/", port=HTTP.name, check="/health"),),
         rights=RIGHTS,
         units=(UnitSpec(exec=(PYTHON, "-m", "appliance.arwadm.service"), watchdog_s=30),),
-        resources=Resources(memory_mb=192),
+        resources=Resources(memory_mb=192, open_files=4096),
         settings=ConsoleSettings(port=HTTP.number),
     )

@@ -74,12 +74,50 @@ class PendingChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     seconds_left: float
 
 
+class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The part of the last ten seconds, in percent, in which something had to wait for a resource; None: not counted.
+
+    It is what the kernel's PSI calls `some` and `avg10`.
+    """
+
+    cpu: float | None = None
+    memory: float | None = None
+    io: float | None = None
+
+
+class InstanceUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What all units of an instance use together, of what they may use (None: not counted, or not limited).
+
+    `cpu_percent` is that of one processor; `oom_kills` counts the processes killed because its memory was used up.
+    """
+
+    instance: str
+    cpu_percent: float | None = None
+    memory_mb: float | None = None
+    memory_max_mb: float | None = None
+    tasks: int | None = None
+    tasks_max: int | None = None
+    oom_kills: int = 0
+    waits: Waits = Waits()
+
+
+class MachineUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the machine uses; `cpu_percent` is that of all processors together, `load` that of the last minute."""
+
+    cpus: int
+    load: float
+    cpu_percent: float
+    memory_mb: float
+    memory_total_mb: float
+    waits: Waits = Waits()
+
+
 class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
     `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
     to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85), `pending` a
-    change that waits for its confirmation.
+    change that waits for its confirmation; `use` and `instances` are at most ten seconds old.
     """
 
     at: float
@@ -98,6 +136,8 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     config_in_force: str = "default"
     notes: tuple[str, ...] = ()
     pending: PendingChange | None = None
+    use: MachineUse | None = None
+    instances: tuple[InstanceUse, ...] = ()
     pairing: Pairing | None = None
 
 

@@ -75,7 +75,7 @@ def declare(config: Config) -> ComponentSpec:
         egress=everywhere if not known else tuple(_narrow(egress, to) for egress in everywhere for to in known),
         rights=Rights(subscribe=("members", "order")),
         units=(FOLLOWER, UNBOUND),
-        resources=Resources(memory_mb=192, cpu_weight=200),
+        resources=Resources(memory_mb=192, cpu_weight=200, open_files=8192),
         settings=Settings(zones=zones_of(config.machine), folder=STATE_DIRECTORY, control=str(CONTROL / "unbound.ctl")),
     )
     return ComponentSpec(name=NAME, instances=(dns,), render=render)

@@ -20,7 +20,7 @@ def declare(config: Config) -> ComponentSpec:
         exposures=(Exposure(prefix="/portal/", port=HTTP.name, check="/portal/health"),),
         rights=Rights(subscribe=("flows",), call=("arclst.session", "arclst.flow.put", "arclst.flow.delete")),
         units=(UnitSpec(exec=(PYTHON, "-m", "appliance.portal.service"), watchdog_s=30),),
-        resources=Resources(memory_mb=192),
+        resources=Resources(memory_mb=192, open_files=4096),
         settings=ConsoleSettings(port=HTTP.number),
     )
     return ComponentSpec(name="portal", instances=(portal,))

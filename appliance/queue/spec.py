@@ -69,7 +69,7 @@ def declare(config: Config) -> ComponentSpec:
             ),
         ),
         # It answers everybody: nothing on the machine may be starved by what the integration servers compute.
-        resources=Resources(memory_mb=512, tasks=64, cpu_weight=400),
+        resources=Resources(memory_mb=512, tasks=64, cpu_weight=400, open_files=8192),
         settings=settings,
     )
     gates = (_gate(config, settings),) if config.queue.peers else ()
@@ -94,7 +94,7 @@ def _gate(config: Config, broker: BrokerSettings) -> Instance:
                 credentials=(Credential(name=CURVE_CREDENTIAL, path=f"{STATE}/keys/{NAME}.secret"),),
             ),
         ),
-        resources=Resources(memory_mb=GATE_MEMORY_MB, tasks=16, cpu_weight=200),
+        resources=Resources(memory_mb=GATE_MEMORY_MB, tasks=16, cpu_weight=200, open_files=4096),
         settings=GateSettings(
             bind=(f"tcp://{four}:{GATE.number}", f"tcp://[{six}]:{GATE.number}"),
             broker=f"ipc://{broker.gate_socket}",

@@ -37,6 +37,7 @@ from appliance.supervisor.control import Control
 from appliance.supervisor.cutoff import ways_touched
 from appliance.supervisor.desired import SUPERVISOR, Desired, broker
 from appliance.supervisor.events import Wake
+from appliance.supervisor.gauges import Gauges
 from appliance.supervisor.hotline import Hotline
 from appliance.supervisor.inforce import ConfigFile
 from appliance.supervisor.intent import Intent
@@ -45,7 +46,7 @@ from appliance.supervisor.pairing import PairingDesk
 from appliance.supervisor.reconcile import Reconciler
 from appliance.supervisor.trial import Probation
 from appliance.supervisor.unit_text import MARK, run_directory
-from appliance.topology import Observed
+from appliance.topology import Machine, Observed
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Supervisor:
         self._box = Box(self._wake, unit_mark=MARK)
         self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"), self._profile)
         self._reconciler = Reconciler(self._box)
+        self._gauges = Gauges()
         self._boot = BootRecord(Path(RUN) / "boot.json", time.monotonic())
         self._desk = PairingDesk(opened=not PAIRED.exists())
         self._hotline = Hotline(self._status, self._pair, self._heard, self._confirm)
@@ -101,6 +103,7 @@ class Supervisor:
             group.create_task(control.serve())
             group.create_task(self._box.units.lost())
             group.create_task(self._probation.watch(partial(self._wake, "a change was not confirmed in time")))
+            group.create_task(self._gauges.follow(self._wanted, self._wake))
             group.create_task(self._keep(group))
 
     async def _keep(self, group: asyncio.TaskGroup) -> None:
@@ -185,9 +188,13 @@ class Supervisor:
             step=self._reconciler.step,
             problem=self._problem or self._probation.undone,
             pending=self._probation.pending,
+            gauges=self._gauges,
             notes=(*self._intent.notes, *self._reconciler.notes),
             pairing=pairing,
         )
+
+    def _wanted(self) -> Machine | None:
+        return self._desired.machine if self._desired else None
 
     def _heard(self, health: Health) -> None:
         before, self._health = self._health, status.Heard(health=health, at=time.monotonic())

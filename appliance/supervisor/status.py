@@ -22,6 +22,7 @@ from appliance.contracts.machine import (
 from appliance.contracts.order import Health
 from appliance.errors import Problem
 from appliance.hwprofile import HardwareProfile, InvalidProfile
+from appliance.supervisor.gauges import Gauges
 from appliance.supervisor.inforce import InForce
 from appliance.topology import Machine, UnitFact
 
@@ -132,6 +133,7 @@ def machine_status(
     step: str,
     problem: Problem | None,
     notes: tuple[str, ...],
+    gauges: Gauges | None = None,
     pending: PendingChange | None = None,
     pairing: Pairing | None = None,
 ) -> MachineStatus:
@@ -153,6 +155,8 @@ def machine_status(
         config_in_force=in_force.source,
         notes=notes,
         pending=pending,
+        use=gauges.machine if gauges else None,
+        instances=gauges.instances if gauges else (),
         pairing=pairing,
     )
 

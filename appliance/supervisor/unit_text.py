@@ -78,6 +78,7 @@ def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
     lines += _life(unit)
     lines += [
         f"Slice={slice_name(instance.name)}",
+        f"LimitNOFILE={instance.resources.open_files}",
         f"SyslogIdentifier={name.removesuffix('.service')}",
         f"NetworkNamespacePath=/run/netns/{instance.name}",
         f"BindReadOnlyPaths={run_directory(instance.name)}/resolv.conf:/etc/resolv.conf",

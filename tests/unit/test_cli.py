@@ -14,13 +14,16 @@ from appliance.contracts.machine import (
     ConfigText,
     Confirmation,
     Firewall,
+    InstanceUse,
     MachineStatus,
+    MachineUse,
     PendingChange,
     Plan,
     PlanStep,
     Reverted,
     UnitState,
     UnitStatus,
+    Waits,
 )
 from appliance.contracts.user import Done
 from appliance.errors import Problem
@@ -82,6 +85,24 @@ def test_status_is_a_table_for_a_person(serve: Serve, capsys: pytest.CaptureFixt
     assert "  note          The kernel has no WireGuard." in lines
     assert lines[-4] == "COMPONENT  INSTANCE  UNIT                       STATE   RESTARTS  MEMORY"
     assert lines[-1] == "arsrv      arsrv-2   alpha-ren-arsrv-2.service  active  0         12 MiB"
+
+
+def test_status_says_what_is_used_and_what_it_waits_for(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    waits = Waits(cpu=12.4, memory=0.0, io=3.0)
+    machine = MachineUse(
+        cpus=2, load=1.25, cpu_percent=40.2, memory_mb=700.4, memory_total_mb=1980.0, waits=waits
+    )
+    full = InstanceUse(
+        instance="queue", cpu_percent=7.6, memory_mb=500.5, memory_max_mb=512.0, tasks=9, tasks_max=64, oom_kills=2,
+        waits=waits,
+    )  # fmt: skip
+    with serve(status=msgspec.structs.replace(STATUS, use=machine, instances=(full, InstanceUse(instance="dns")))) as s:
+        assert run(s, "status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    load = "1.25 on 2 CPUs (40 %), 700 of 1980 MiB; waits for CPU 12 %, memory 0 %, disk 3 %"
+    assert f"  load          {load}" in lines
+    assert " ".join(lines[-2].split()) == "queue 8 % 500 MiB 512 MiB 9 64 12 % 0 % 3 % killed 2 times"
+    assert " ".join(lines[-1].split()) == "dns - - - - - - - - -"
 
 
 def test_status_ends_with_what_is_wrong(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

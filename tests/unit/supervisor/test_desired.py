@@ -88,6 +88,7 @@ def test_a_unit_runs_in_its_namespace_with_its_own_names_and_its_limits() -> Non
     for line in (
         "NetworkNamespacePath=/run/netns/srv-1",
         "Slice=alpha-ren-srv-1.slice",
+        "LimitNOFILE=1024",
         "DynamicUser=yes",
         "ProtectSystem=strict",
         "CapabilityBoundingSet=",
