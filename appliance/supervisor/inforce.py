@@ -21,11 +21,14 @@ class InForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigFile:
-    """`config.toml` in the state directory and, beside it, the copy of the last one that was good."""
+    """`config.toml` in the state directory and, beside it, the copy of the last one that was good, and the one before
+    a change that is on trial.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "config.toml"
         self._last_good = directory / "config.last-good.toml"
+        self._before = directory / "config.before.toml"
 
     def read(self, on_trial: str = "") -> InForce:
         """Return what is in force now; a file that does not validate changes nothing, and the one of the digest
@@ -51,17 +54,26 @@ class ConfigFile:
         replace(self._path, text.encode())
         return digest(text.encode())
 
-    def content(self) -> bytes | None:
-        """Return what is in the file, be it valid or not; None without one. Blocks on the disk."""
-        return self._path.read_bytes() if self._path.exists() else None
+    def digest(self) -> str:
+        """Return the digest of what is in the file, be it valid or not; empty without one. Blocks on the disk."""
+        return digest(self._path.read_bytes()) if self._path.exists() else ""
 
-    def put_back(self, content: bytes | None) -> None:
-        """Make the file what it once was. Blocks on the disk."""
-        if content is None:
-            self._path.unlink(missing_ok=True)
-            sync_folder(self._path.parent)
+    def set_aside(self) -> bool:
+        """Let the file be found again once another is in its place; return whether there is one. Blocks on the disk."""
+        self._before.unlink(missing_ok=True)
+        if not self._path.exists():
+            return False
+        os.link(self._path, self._before)
+        sync_folder(self._path.parent)
+        return True
+
+    def put_back(self, *, there_was_one: bool) -> None:
+        """Undo what was written since `set_aside`; takes no room on the disk, which may be full. Blocks on it."""
+        if there_was_one:
+            self._before.rename(self._path)
         else:
-            replace(self._path, content)
+            self._path.unlink(missing_ok=True)
+        sync_folder(self._path.parent)
 
     def _keep(self, text: str) -> None:
         if not self._last_good.exists() or self._last_good.read_text(encoding="utf-8") != text:

@@ -45,13 +45,13 @@ class Undone(ApplianceError):
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A configuration on trial: its digest, the content of the file before (None: there was none), and what it touches.
+    """A configuration on trial: its digest, whether there was a file before, and what it touches.
 
     It ends at `until`, in seconds of the monotonic clock of the boot with this id.
     """
 
     digest: str
-    previous: bytes | None
+    replaces: bool
     touched: tuple[str, ...]
     boot: str
     until: float
@@ -175,8 +175,7 @@ class Probation:
         return self._left_s() == 0.0
 
     def _is_in_force(self, trial: Trial) -> bool:
-        content = self._config.content()
-        return content is not None and digest(content) == trial.digest
+        return self._config.digest() == trial.digest
 
     def _put(self, text: str, touched: tuple[str, ...], within_s: float) -> None:
         if touched:
@@ -184,7 +183,7 @@ class Probation:
             self._note(
                 Trial(
                     digest=digest(text.encode()),
-                    previous=self._config.content(),
+                    replaces=self._config.set_aside(),
                     touched=touched,
                     boot=self._boot_id(),
                     until=self._monotonic() + within_s,
@@ -207,7 +206,7 @@ class Probation:
 
     def _undo(self, reason: str) -> None:
         if self._trial is not None and self._is_in_force(self._trial):
-            self._config.put_back(self._trial.previous)
+            self._config.put_back(there_was_one=self._trial.replaces)
             self.undone = Undone(f"The last change was undone, because {reason}.").problem
             log.warning("%s", self.undone.message)
         self._forget()

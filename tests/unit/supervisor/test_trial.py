@@ -1,6 +1,8 @@
 """A change on trial: kept, undone, and what becomes of it when the supervisor or the machine dies."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -192,6 +194,21 @@ def test_where_there_was_no_file_there_is_none_again(computer: Computer) -> None
     assert computer.probation().read().source == "default"
 
 
+def test_undoing_takes_no_room_on_a_disk_that_is_full(computer: Computer, monkeypatch: pytest.MonkeyPatch) -> None:
+    computer.probation().read()
+    probation = computer.probation()
+    computer.put(probation)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", lambda _descriptor: None)
+    monkeypatch.setattr("os.fdopen", full)
+    computer.now += WITHIN_S
+    assert computer.undoes(probation)
+    assert computer.name == "before"
+
+
 def test_what_was_only_on_trial_is_never_the_last_good_one(computer: Computer) -> None:
     computer.probation().read()
     (computer.folder / "config.toml").write_bytes(b"\xff nonsense")
@@ -224,7 +241,7 @@ def test_a_power_cut_before_the_change_or_in_the_midst_of_undoing_it_leaves_the_
 ) -> None:
     """Both leave the note of the trial beside the old configuration."""
     computer.put(computer.probation())
-    ConfigFile(computer.folder).put_back(BEFORE.encode())
+    (computer.folder / "config.before.toml").rename(computer.folder / "config.toml")
     computer.boot = boot
     probation = computer.probation()
     assert (probation.pending, probation.undone, computer.name) == (None, None, "before")
