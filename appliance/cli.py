@@ -53,7 +53,7 @@ An error is two lines on standard error: `code: sentence`, then what to do about
 POLL_S = 0.5
 
 BESIDES = """\
-Besides: answers to all of these, neighbour discovery on every network, DHCP and router advertisements on the uplink.
+Besides: answers to all of these, neighbour discovery on every network, and what a DHCP client says and hears.
 All else is dropped."""
 
 

@@ -1,8 +1,8 @@
 """The nftables ruleset of each namespace, written from the table of flows (nft(8)).
 
 Default is to drop, in every direction. What every network needs comes first (answers, loopback, neighbour discovery);
-the gateway also gets its uplink's DHCP, forwarding, and translation. Addresses that may do the same thing share one
-set.
+the gateway also gets forwarding, translation, and DHCP where its uplink has that. Addresses that may do the same thing
+share one set.
 """
 
 import ipaddress
@@ -94,8 +94,9 @@ def _of_instance(config: Config, me: Placed, placed: Mapping[str, Placed], flows
     }
     translation: dict[str, tuple[str, ...]] = {}
     if me.instance.is_gateway:
-        chains["input"] += _UPLINK_INPUT
-        chains["output"] += _UPLINK_OUTPUT
+        if config.network.uplink.mode == "dhcp":
+            chains["input"] += _UPLINK_INPUT
+            chains["output"] += _UPLINK_OUTPUT
         translation["prerouting"] = tuple(_forwarded(placed.values()))
         translation["postrouting"] = (
             f'oifname "uplink" ip saddr {config.network.inner4} masquerade',
