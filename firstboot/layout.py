@@ -218,7 +218,7 @@ def _report(view: View, width: int) -> list[Line]:
 def _on_trial(pending: PendingChange | None) -> Problem | None:
     if pending is None:
         return None
-    hint = f"Undone in {pending.seconds_left:.0f} s unless kept: by F6, in the console, or with `alpha-ren confirm`."
+    hint = f"Undone in {pending.seconds_left:.0f} s unless kept: by F6 or with `alpha-ren confirm`."
     return Problem(code="on-trial", message=f"{'; '.join(pending.touched)}.", hint=hint)
 
 
