@@ -21,8 +21,8 @@ LATER_S = 2.0
 class EarlyAcknowledgement(SqliteStore):
     """Says that it has committed, and does so later: what is answered in between is lost in a kill."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0) -> None:
+        super().__init__(path, wait_s, laid_out)
         self._committed = time.monotonic()
 
     def commit(self) -> None:
