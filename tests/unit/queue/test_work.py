@@ -252,8 +252,9 @@ def test_busy_at_the_limits_and_nothing_is_stored() -> None:
             await q.publish_many("deep", [("1", b""), ("2", b"")])
             with pytest.raises(QueueBusy):
                 await q.publish("deep", b"", id="3")
+            await q.publish("other", b"x" * 600)
             with pytest.raises(QueueBusy):
-                await q.publish("other", b"x" * 2000)
+                await q.publish("other", b"x" * 600)
             delivery = await first(q.consume("deep"))
             await delivery.done()
             assert not (await q.publish("deep", b"", id="3")).duplicate
