@@ -57,7 +57,7 @@ class KeyRing:
         self._seen = self._stamp()
         try:
             listed = msgspec.json.decode(self._path.read_bytes(), type=AccessList)
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidInput(f"The key list {self._path} cannot be used: {error}.") from error
         if listed.version != 1:
             raise InvalidInput(f"The key list {self._path} has version {listed.version}, this broker reads 1.")
