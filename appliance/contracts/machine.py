@@ -74,6 +74,14 @@ class PendingChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     seconds_left: float
 
 
+class EndedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What became of the last change that was on trial: whether it was kept, and in a sentence why."""
+
+    digest: str
+    kept: bool
+    said: str
+
+
 class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The part of the last ten seconds, in percent, in which something had to wait for a resource; None: not counted.
 
@@ -116,7 +124,8 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
     `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
-    to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85), `pending` a
+    to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85), `ended` what
+    became of the last change on trial, since the supervisor started and until another is made, `pending` a
     change that waits for its confirmation; `use` and `instances` are at most ten seconds old.
     """
 
@@ -135,6 +144,7 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     boot: tuple[BootPhase, ...] = ()
     config_in_force: str = "default"
     notes: tuple[str, ...] = ()
+    ended: EndedChange | None = None
     pending: PendingChange | None = None
     use: MachineUse | None = None
     instances: tuple[InstanceUse, ...] = ()
@@ -196,7 +206,7 @@ class Applied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which change stays, or does not: its digest, where empty means any; and who says so, for the journal.
 
-    Body of the call `supervisor.confirm` on the queue, too.
+    Body of the calls `supervisor.confirm` and `supervisor.revert` on the queue, too; they reply Done.
     """
 
     digest: str = ""

@@ -27,7 +27,7 @@ RELAY_S = 3600.0
 
 class Hotline:
     """`status` says how the machine is, `attempt` judges a pairing code, `heard` gets every word about its health,
-    `confirm` keeps a change that is on trial.
+    `confirm` keeps a change that is on trial, `revert` undoes it.
     """
 
     def __init__(
@@ -36,11 +36,13 @@ class Hotline:
         attempt: Callable[[PairingAttempt], None],
         heard: Callable[[Health], None],
         confirm: Callable[[Confirmation], Awaitable[None]],
+        revert: Callable[[Confirmation], Awaitable[None]],
     ) -> None:
         self._status = status
         self._attempt = attempt
         self._heard = heard
         self._keep = confirm
+        self._undo = revert
         self._changed = asyncio.Event()
         self._client: QueueClient | None = None
 
@@ -96,6 +98,7 @@ class Hotline:
             ("supervisor.status", self._tell_status),
             ("supervisor.pair", self._pair),
             ("supervisor.confirm", self._confirm),
+            ("supervisor.revert", self._revert),
         ):
             while True:
                 try:
@@ -114,4 +117,8 @@ class Hotline:
 
     async def _confirm(self, request: Request) -> Done:
         await self._keep(request.decode(Confirmation))
+        return Done()
+
+    async def _revert(self, request: Request) -> Done:
+        await self._undo(request.decode(Confirmation))
         return Done()

@@ -73,7 +73,7 @@ class Supervisor:
         self._gauges = Gauges()
         self._boot = BootRecord(Path(RUN) / "boot.json", time.monotonic())
         self._desk = PairingDesk(opened=not PAIRED.exists())
-        self._hotline = Hotline(self._status, self._pair, self._heard, self._confirm)
+        self._hotline = Hotline(self._status, self._pair, self._heard, self._confirm, self._revert)
         self._turn = asyncio.Lock()
         self._in_force = self._probation.read()
         self._desired: Desired | None = None
@@ -187,6 +187,7 @@ class Supervisor:
             boot=self._boot.phases,
             step=self._reconciler.step,
             problem=self._problem or self._probation.undone,
+            ended=self._probation.ended,
             pending=self._probation.pending,
             gauges=self._gauges,
             notes=(*self._intent.notes, *self._reconciler.notes),
@@ -229,6 +230,7 @@ class Supervisor:
             digest = await self._put(asked)
         steps = await self._round("a configuration was applied")
         await self._probation.count_from_now(asked.confirm_within_s)
+        self._hotline.changed()
         return Applied(digest=digest, steps=steps, pending=self._probation.pending)
 
     async def _put(self, asked: ConfigText) -> str:
@@ -248,8 +250,15 @@ class Supervisor:
         await self._probation.confirm(confirmation.digest, confirmation.who)
         self._hotline.changed()
 
+    async def _revert(self, confirmation: Confirmation) -> None:
+        """Undo the change; the round that takes it back comes after the answer, which may need the way it opened."""
+        await self._probation.revert(confirmation.digest, confirmation.who)
+        self._hotline.changed()
+        self._wake("a change was undone")
+
     async def _call_revert(self, body: bytes) -> Reverted:
-        await self._probation.revert(msgspec.json.decode(body, type=Confirmation).who)
+        asked = msgspec.json.decode(body, type=Confirmation)
+        await self._probation.revert(asked.digest, asked.who)
         return Reverted(steps=await self._round("a change was undone"))
 
     async def _call_pairing_open(self, _body: bytes) -> Pairing:

@@ -12,6 +12,7 @@ from appliance.contracts.machine import (
     FINGERPRINT,
     SEED_REFUSED,
     BootPhase,
+    EndedChange,
     MachineStatus,
     Pairing,
     PendingChange,
@@ -134,6 +135,7 @@ def machine_status(
     problem: Problem | None,
     notes: tuple[str, ...],
     gauges: Gauges | None = None,
+    ended: EndedChange | None = None,
     pending: PendingChange | None = None,
     pairing: Pairing | None = None,
 ) -> MachineStatus:
@@ -154,6 +156,7 @@ def machine_status(
         boot=boot,
         config_in_force=in_force.source,
         notes=notes,
+        ended=ended,
         pending=pending,
         use=gauges.machine if gauges else None,
         instances=gauges.instances if gauges else (),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.contracts.machine import PendingChange
+from appliance.contracts.machine import EndedChange, PendingChange
 from appliance.errors import ApplianceError, NotFound, Problem
 from appliance.supervisor.inforce import ConfigFile, InForce, digest, replace, sync_folder
 
@@ -37,11 +37,20 @@ class NothingPending(NotFound):
     hint = "`alpha-ren status` shows which configuration is in force."
 
 
+class OtherChange(ApplianceError):
+    """Another change is on trial than the one that was meant."""
+
+    code = "other-change"
+    hint = "Look at what it touches, as `alpha-ren status` and the console show it, and then keep that one or undo it."
+    status = 409
+
+
 class Undone(ApplianceError):
     """A change was not confirmed."""
 
     code = "change-undone"
     hint = "The configuration before it is in force. Apply it again, and then confirm it with `alpha-ren confirm`."
+    status = 409
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +68,9 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Probation:
-    """The one change that may be on trial. `undone` is what became of the last one where it was undone."""
+    """The one change that may be on trial. `undone` is what became of the last one where nobody asked for its undoing,
+    `ended` what became of it in any case; a restart of this process forgets it.
+    """
 
     def __init__(
         self,
@@ -77,6 +88,7 @@ class Probation:
         self._changed = asyncio.Event()
         self._trial: Trial | None = None
         self.undone: Problem | None = None
+        self.ended: EndedChange | None = None
 
     @property
     def pending(self) -> PendingChange | None:
@@ -121,7 +133,7 @@ class Probation:
         """
         async with self._lock:
             self.refuse_another()
-            self.undone = None
+            self.undone = self.ended = None
             await asyncio.to_thread(self._put, text, touched, within_s)
         if touched:
             log.warning("a change is on trial for %g s: %s", within_s, "; ".join(touched))
@@ -137,20 +149,20 @@ class Probation:
         self._changed.set()
 
     async def confirm(self, digest: str, who: str) -> None:
-        """Keep the change of this digest (empty: whichever is pending); raise NothingPending where it is not there."""
+        """Keep the change of this digest (empty: whichever is pending); raise NothingPending, OtherChange or Undone."""
         async with self._lock:
-            trial = self._trial
-            if trial is None or self._is_over() or digest not in ("", trial.digest):
-                raise NothingPending("There is no such change that waits for its confirmation.")
+            trial = self._meant(digest)
+            if self._is_over():
+                raise Undone("The change is undone, because it was not confirmed in time.")
             await asyncio.to_thread(self._forget)
+            self.ended = EndedChange(digest=trial.digest, kept=True, said=f"The last change was kept by {who}.")
         log.warning("the change was confirmed by %s", who)
         self._changed.set()
 
-    async def revert(self, who: str) -> None:
-        """Undo the change before its time; raise NothingPending where there is none."""
+    async def revert(self, digest: str, who: str) -> None:
+        """Undo the change of this digest (empty: whichever is pending) before its time; raise as `confirm` does."""
         async with self._lock:
-            if self._trial is None:
-                raise NothingPending("There is no change that waits for its confirmation.")
+            self._meant(digest)
             await asyncio.to_thread(self._undo, f"{who} said so")
             self.undone = None
         self._changed.set()
@@ -167,6 +179,15 @@ class Probation:
                     continue
                 await asyncio.to_thread(self._undo, "it was not confirmed in time")
             undone()
+
+    def _meant(self, digest: str) -> Trial:
+        if self._trial is None:
+            if self.ended is not None and not self.ended.kept and self.ended.digest == digest:
+                raise Undone(self.ended.said)
+            raise NothingPending("There is no change that waits for its confirmation.")
+        if digest not in ("", self._trial.digest):
+            raise OtherChange("Another change is on trial than the one that was meant.")
+        return self._trial
 
     def _left_s(self) -> float:
         return 0.0 if self._trial is None else max(0.0, self._trial.until - self._monotonic())
@@ -208,5 +229,6 @@ class Probation:
         if self._trial is not None and self._is_in_force(self._trial):
             self._config.put_back(there_was_one=self._trial.replaces)
             self.undone = Undone(f"The last change was undone, because {reason}.").problem
+            self.ended = EndedChange(digest=self._trial.digest, kept=False, said=self.undone.message)
             log.warning("%s", self.undone.message)
         self._forget()

@@ -22,12 +22,15 @@ SOON_S = 20.0
 
 
 async def nobody_asks(_confirmation: Confirmation) -> None:
-    """Keep no change."""
+    """Keep no change, and undo none."""
 
 
-def hotline(confirm: Callable[[Confirmation], Awaitable[None]] = nobody_asks) -> Hotline:
+def hotline(
+    confirm: Callable[[Confirmation], Awaitable[None]] = nobody_asks,
+    revert: Callable[[Confirmation], Awaitable[None]] = nobody_asks,
+) -> Hotline:
     status = MachineStatus(at=0.0, name="box", version="1", profile="qemu", ready=True, units=())
-    return Hotline(lambda: status, lambda _attempt: None, lambda _health: None, confirm)
+    return Hotline(lambda: status, lambda _attempt: None, lambda _health: None, confirm, revert)
 
 
 async def connected(line: Hotline) -> None:
@@ -72,24 +75,25 @@ def test_calls_of_an_operator_are_relayed_with_the_supervisors_own_rights() -> N
         asyncio.run(main(broker))
 
 
-def test_a_change_is_confirmed_through_the_queue_by_whoever_may_and_a_refusal_comes_back() -> None:
+@pytest.mark.parametrize("act", ["confirm", "revert"])
+def test_a_change_is_confirmed_or_undone_through_the_queue_by_whoever_may_and_a_refusal_comes_back(act: str) -> None:
     async def main(broker: Broker) -> None:
-        kept: list[Confirmation] = []
+        heard: list[Confirmation] = []
 
-        async def keep(confirmation: Confirmation) -> None:
-            if kept:
+        async def hear(confirmation: Confirmation) -> None:
+            if heard:
                 raise NothingPending("There is none.")
-            kept.append(confirmation)
+            heard.append(confirmation)
 
-        line = hotline(keep)
+        line = hotline(**{act: hear})
         task = asyncio.create_task(line.run(broker.connection("supervisor")))
         await connected(line)
         async with broker.client() as q:
             asked = Confirmation(digest="d", who="admin")
-            assert await q.call("supervisor.confirm", asked, Done, deadline_s=SOON_S) == Done()
-            assert kept == [asked]
+            assert await q.call(f"supervisor.{act}", asked, Done, deadline_s=SOON_S) == Done()
+            assert heard == [asked]
             with pytest.raises(RemoteError) as refused:
-                await q.call("supervisor.confirm", asked, Done, deadline_s=SOON_S)
+                await q.call(f"supervisor.{act}", asked, Done, deadline_s=SOON_S)
             assert refused.value.problem.code == "nothing-pending"
         task.cancel()
         await asyncio.wait([task])

@@ -11,7 +11,7 @@ import pytest
 
 from appliance.config import InvalidConfig
 from appliance.supervisor.inforce import ConfigFile
-from appliance.supervisor.trial import ChangePending, NothingPending, Probation
+from appliance.supervisor.trial import ChangePending, NothingPending, OtherChange, Probation, Undone
 
 T = TypeVar("T")
 
@@ -122,17 +122,20 @@ def test_one_that_was_confirmed_stays(computer: Computer) -> None:
     probation = computer.probation()
     computer.put(probation)
     computer.run(probation.confirm("", "root"))
+    assert probation.ended is not None
+    assert (probation.ended.kept, probation.ended.said) == (True, "The last change was kept by root.")
     computer.now += WITHIN_S
     assert not computer.undoes(probation)
     computer.boot = "second"
     assert computer.name == "after"
 
 
-def test_another_change_than_the_one_that_was_seen_is_not_confirmed(computer: Computer) -> None:
+def test_another_change_than_the_one_that_was_seen_is_neither_confirmed_nor_undone(computer: Computer) -> None:
     probation = computer.probation()
     computer.put(probation)
-    with pytest.raises(NothingPending):
-        computer.run(probation.confirm("0" * 64, "admin"))
+    for act in (probation.confirm, probation.revert):
+        with pytest.raises(OtherChange):
+            computer.run(act("0" * 64, "admin"))
     assert probation.pending is not None
     computer.run(probation.confirm(probation.pending.digest, "admin"))
     with pytest.raises(NothingPending):
@@ -142,20 +145,34 @@ def test_another_change_than_the_one_that_was_seen_is_not_confirmed(computer: Co
 def test_a_confirmation_that_comes_too_late_keeps_nothing(computer: Computer) -> None:
     probation = computer.probation()
     computer.put(probation)
+    assert probation.pending is not None
+    seen = probation.pending.digest
     computer.now += WITHIN_S
-    with pytest.raises(NothingPending):
-        computer.run(probation.confirm("", "root"))
+    for late in ("", seen):
+        with pytest.raises(Undone, match="not confirmed in time"):
+            computer.run(probation.confirm(late, "root"))
     assert computer.undoes(probation)
     assert computer.name == "before"
+    with pytest.raises(Undone, match="not confirmed in time"):
+        computer.run(probation.confirm(seen, "root"))
+    with pytest.raises(NothingPending):
+        computer.run(probation.confirm("", "root"))
 
 
 def test_it_can_be_undone_before_its_time(computer: Computer) -> None:
     probation = computer.probation()
     computer.put(probation)
-    computer.run(probation.revert("root"))
+    computer.run(probation.revert("", "root"))
     assert (probation.pending, probation.undone, computer.name) == (None, None, "before")
+    assert probation.ended is not None
+    assert (probation.ended.kept, probation.ended.said) == (
+        False,
+        "The last change was undone, because root said so.",
+    )
     with pytest.raises(NothingPending):
-        computer.run(probation.revert("root"))
+        computer.run(probation.revert("", "root"))
+    computer.put(probation)
+    assert probation.ended is None
 
 
 @pytest.mark.parametrize("touched", [TOUCHED, ()])
@@ -215,7 +232,7 @@ def test_what_was_only_on_trial_is_never_the_last_good_one(computer: Computer) -
     probation = computer.probation()
     computer.put(probation)
     assert probation.read().config.machine.name == "after"
-    computer.run(probation.revert("root"))
+    computer.run(probation.revert("", "root"))
     found = probation.read()
     assert (found.source, found.config.machine.name) == ("last-good", "before")
 
