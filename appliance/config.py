@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 """A DNS label (RFC 1035 letters-digits-hyphen, lower case), at most 32 characters."""
@@ -188,7 +188,7 @@ def parse(text: str) -> Config:
     """Return the configuration in `text`; raise InvalidConfig with the field's path where it does not validate."""
     try:
         config = msgspec.toml.decode(text.encode(), type=Config)
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise InvalidConfig(f"The configuration is not valid: {error}.") from error
     _check(config)
     return config

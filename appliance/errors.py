@@ -8,6 +8,9 @@ from typing import ClassVar
 
 import msgspec
 
+NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises for bytes that are not what they should be; of text that is not UTF-8, the second."""
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error as it travels between processes; `status` is the HTTP status that fits it."""

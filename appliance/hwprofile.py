@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 
 CURRENT_VERSION = 1
 
@@ -108,7 +108,7 @@ def parse(text: str) -> HardwareProfile:
     """Return the profile in `text`; raise InvalidProfile with the field's path where it does not validate."""
     try:
         profile = msgspec.toml.decode(text.encode(), type=HardwareProfile)
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise InvalidProfile(f"The hardware profile is not valid: {error}.") from error
     _check(profile)
     return profile

@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from appliance import config
-from appliance.errors import ApplianceError, InvalidInput
-from firstboot.durable import place, sync_folder, write
+from appliance.durable import place, sync, write
+from appliance.errors import NOT_DECODED, ApplianceError, InvalidInput
 
 if TYPE_CHECKING:
     from firstboot.authority import Console
@@ -93,12 +93,12 @@ def _create(folder: Path, names: tuple[str, ...], *, now: float, machine_id: str
         write(building / "console.pem", console.bundle)
         write(building / "fingerprint", _line(console.fingerprint), mode=0o644)
         write(building / "record.json", msgspec.json.encode(record))
-        sync_folder(building)
+        sync(building)
         os.rename(building, folder)
     except OSError:
         shutil.rmtree(building, ignore_errors=True)
         raise
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return record
 
 
@@ -140,7 +140,7 @@ def _read(folder: Path) -> Record | None:
         record = msgspec.json.decode((folder / "record.json").read_bytes(), type=Record)
         whole = all((folder / name).is_file() for name in ("machine-id", "ca.pem", "ca.key"))
         digest = hashlib.sha256((folder / "console.pem").read_bytes()).hexdigest()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_DECODED):
         return None
     return record if whole and digest == record.digest else None
 

@@ -20,8 +20,8 @@ import msgspec
 
 from appliance import config
 from appliance.contracts.machine import SEED_REFUSED, SeedRefusal
-from appliance.errors import ApplianceError, InvalidInput
-from firstboot.durable import place
+from appliance.durable import place
+from appliance.errors import NOT_DECODED, ApplianceError, InvalidInput
 
 STATE = Path("/var/lib/alpha-ren")
 CREDENTIAL = "alpha-ren.config"
@@ -115,7 +115,7 @@ def _text(content: bytes) -> str:
 def _is_in_force(state: Path, digest: str) -> bool:
     try:
         record = msgspec.json.decode((state / "seed.json").read_bytes(), type=SeedRecord)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *NOT_DECODED):
         return False
     return record.digest == digest and (state / "config.toml").is_file()
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from appliance.contracts.flow import Flow, FlowChanged, HttpDelivery, PutFlow, Retry, Set, Webhook
 from appliance.contracts.order import Health
-from appliance.errors import ApplianceError, Unavailable
+from appliance.errors import NOT_DECODED, ApplianceError, Unavailable
 from appliance.queue.client import QueueClient
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Journey:
     async def _arrive(self, request: web.Request) -> web.Response:
         try:
             came = msgspec.json.decode(await request.read(), type=_Nonce)
-        except msgspec.DecodeError as error:
+        except NOT_DECODED as error:
             raise web.HTTPBadRequest(text=str(error)) from error
         waiter = self._waiting.get(came.nonce)
         if waiter is not None and came.checked and not waiter.done():

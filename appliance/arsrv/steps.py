@@ -4,7 +4,7 @@ import jmespath
 import msgspec
 
 from appliance.contracts.flow import Filter, Map, Remove, Set, Step
-from appliance.errors import ApplianceError
+from appliance.errors import NOT_DECODED, ApplianceError
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -35,7 +35,7 @@ def run_step(step: Step, body: bytes) -> bytes | None:
 def _decode(body: bytes) -> Json:
     try:
         value: Json = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (*NOT_DECODED, RecursionError) as error:
         raise StepFailed(f"The message is not JSON: {error}.") from error
     return value
 

@@ -11,7 +11,7 @@ import jmespath
 import msgspec
 from msgspec import Meta
 
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 
 FlowName = Annotated[str, Meta(pattern=r"^[a-z0-9_]([a-z0-9_-]{0,46}[a-z0-9])?$")]
 """Lower-case letters, digits, hyphen and underscore; a leading underscore is kept for the appliance's own flows."""
@@ -135,7 +135,7 @@ def parse_flow(document: bytes) -> Flow:
     """Return the flow in a JSON document; raise InvalidFlow with the field's path where it does not validate."""
     try:
         flow = msgspec.json.decode(document, type=Flow)
-    except msgspec.DecodeError as error:
+    except NOT_DECODED as error:
         raise InvalidFlow(f"The flow is not valid: {error}.") from error
     check_flow(flow)
     return flow

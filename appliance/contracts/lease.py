@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 
 LEASE_FILE = "lease.json"
 
@@ -44,6 +44,6 @@ def read_lease(path: Path) -> Lease:
         _ = lease.resolvers
     except FileNotFoundError:
         return Lease()
-    except (OSError, msgspec.DecodeError, ValueError) as error:
+    except (OSError, *NOT_DECODED, ValueError) as error:
         raise InvalidInput(f"The uplink's lease {path} cannot be used: {error}.") from error
     return lease

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         """Return the component's settings as `kind`; raise InvalidInput where they do not fit."""
         try:
             return msgspec.json.decode(self.settings, type=kind)
-        except msgspec.DecodeError as error:
+        except NOT_DECODED as error:
             raise InvalidInput(f"The settings of {self.instance} are not valid: {error}.") from error
 
 
@@ -57,7 +57,7 @@ def load() -> ServiceContext:
     path = Path(os.environ.get(SERVICE_FILE, "service.json"))
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServiceContext)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *NOT_DECODED) as error:
         raise InvalidInput(f"The service document {path} cannot be used: {error}.") from error
 
 

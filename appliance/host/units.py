@@ -12,7 +12,7 @@ from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
 from dbus_fast.errors import DBusError
 
-from appliance.errors import ApplianceError, DeadlinePassed, Unavailable
+from appliance.errors import NOT_DECODED, ApplianceError, DeadlinePassed, Unavailable
 from appliance.host.netns import Namespaces
 from appliance.topology import HOST, Loaded, Unit, UnitFact
 
@@ -213,7 +213,7 @@ class Units:
     def _recall(self, name: str) -> Loaded | None:
         try:
             return msgspec.json.decode((self._loaded / f"{name}.json").read_bytes(), type=Loaded)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *NOT_DECODED):
             return None
 
     async def _job(self, method: str, name: str, deadline_s: float) -> None:

@@ -11,7 +11,7 @@ import zmq
 from zmq.utils import z85
 
 from appliance.contracts.access import Access, AccessList
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 from appliance.queue.address import covers
 from appliance.queue.keys import Keys
 
@@ -57,7 +57,7 @@ class KeyRing:
         self._seen = self._stamp()
         try:
             listed = msgspec.json.decode(self._path.read_bytes(), type=AccessList)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, *NOT_DECODED) as error:
             raise InvalidInput(f"The key list {self._path} cannot be used: {error}.") from error
         if listed.version != 1:
             raise InvalidInput(f"The key list {self._path} has version {listed.version}, this broker reads 1.")

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.errors import NOT_DECODED, ApplianceError, InvalidInput
 from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.clock import Clock
@@ -138,7 +138,7 @@ class Calls:
             return
         try:
             reply = handle()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_DECODED as error:
             self._refuse(session, request, InvalidInput(f"The request does not fit: {error}."))
         except StoreFull:
             self._answered.append((session, request, b""))

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from appliance.errors import InvalidInput
+from appliance.errors import NOT_DECODED, InvalidInput
 from appliance.queue import wire
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ def decode_body(body: bytes, kind: type[T]) -> T:
     """Return the MessagePack body as `kind`; raise InvalidInput where it does not fit."""
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (*NOT_DECODED, RecursionError) as error:
         raise InvalidInput(f"The body is not a {getattr(kind, '__name__', kind)}: {error}.") from error
 
 

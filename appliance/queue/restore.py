@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-import os
 import sqlite3
 from pathlib import Path
 
+from appliance.durable import sync
 from appliance.queue.errors import StoreFailed, StoreFull
 from appliance.queue.sqlite_file import connect, translated
 from appliance.queue.sqlite_store import SqliteStore
@@ -46,11 +46,7 @@ def take_up(directory: Path) -> Path:
     if (directory / f"{STORE}-wal").exists():
         (directory / f"{STORE}-wal").replace(directory / f"{REPLACED}-wal")
     candidate.replace(store)
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(directory)
     log.warning("a backup has taken the place of the store, which is kept as %s", REPLACED)
     return store
 
@@ -58,9 +54,12 @@ def take_up(directory: Path) -> Path:
 def _adopted(candidate: Path) -> list[str]:
     """Make the backup a store that may go on from here, and return what keeps it from being one."""
     try:
-        return _problems(candidate) or _estrange(candidate)
+        problems = _problems(candidate)
+        if not problems:
+            _estrange(candidate)
     except (StoreFailed, StoreFull) as error:
         return [error.message]
+    return problems
 
 
 def _problems(candidate: Path) -> list[str]:
@@ -72,7 +71,6 @@ def _problems(candidate: Path) -> list[str]:
         return still.check()
 
 
-def _estrange(candidate: Path) -> list[str]:
+def _estrange(candidate: Path) -> None:
     with translated(), contextlib.closing(sqlite3.connect(candidate, isolation_level=None)) as db:
         db.executescript(ESTRANGE)
-    return []

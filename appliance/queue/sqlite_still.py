@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from appliance.durable import sync
 from appliance.queue.errors import CopyFailed
 from appliance.queue.schema import STEPS
 
@@ -52,9 +53,9 @@ class SqliteStill:
             if room.f_bavail * room.f_frsize < self._path.stat().st_size + leave_free:
                 raise CopyFailed(f"The disk has no room for another {self._path.stat().st_size} bytes.")
             self._db.execute("VACUUM INTO ?", (str(candidate),))
-            _sync(candidate, os.O_RDWR)
+            sync(candidate)
             candidate.rename(path)
-            _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            sync(path.parent)
             return path.stat().st_size
         except (OSError, sqlite3.Error) as error:
             candidate.unlink(missing_ok=True)
@@ -100,11 +101,3 @@ def _tables() -> list[tuple[str, str, str]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as db:
         db.executescript("".join(STEPS))
         return db.execute(TABLES).fetchall()
-
-
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,7 +12,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
-from appliance.errors import ApplianceError
+from appliance.errors import NOT_DECODED, ApplianceError
 from appliance.queue.errors import WireError
 
 VERSION = b"ARQ1"
@@ -362,7 +362,7 @@ def _decode(frames: Frames, decoders: dict[bytes, "msgspec.msgpack.Decoder[Heade
         bodies = frames[3:]
         if isinstance(header, _BodyEach):
             bodies = _BODIES.decode(bodies[0]) if len(bodies) == 1 else []
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (*NOT_DECODED, RecursionError) as error:
         raise WireError(f"The frames do not fit their command: {error}.") from error
     if len(bodies) != header.bodies:
         raise WireError(f"The command needs {header.bodies} bodies and has {len(bodies)}.")

@@ -10,7 +10,7 @@ import zmq
 import zmq.asyncio
 
 from appliance.contracts.machine import CONTROL_ENDPOINT
-from appliance.errors import DeadlinePassed, Problem, Refused, Relayed, Unavailable
+from appliance.errors import NOT_DECODED, DeadlinePassed, Problem, Refused, Relayed, Unavailable
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def _reply(call: str, frames: list[bytes], kind: type[T]) -> T:
         if verdict != b"ok":
             raise Relayed(msgspec.json.decode(body, type=Problem))
         return msgspec.json.decode(body, type=kind)
-    except (ValueError, msgspec.DecodeError) as error:
+    except (ValueError, *NOT_DECODED) as error:
         raise Unavailable(
             f"The supervisor's reply to `{call}` is not understood: {error}.",
             hint="Supervisor and command are of different versions: restart alpha-ren-supervisor.service.",

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.contracts.machine import BootPhase
+from appliance.errors import NOT_DECODED
 
 CONTAINER = Path("/run/systemd/container")
 """systemd notes here that it runs in a container, where there is no firmware and no kernel start of its own."""
@@ -47,7 +48,7 @@ class BootRecord:
         try:
             self.phases = msgspec.json.decode(self._path.read_bytes(), type=tuple[BootPhase, ...])
             self._complete = True
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *NOT_DECODED):
             self.phases = phases(timestamps, self._started, container=CONTAINER.exists())
 
     def ready(self) -> None:

@@ -10,7 +10,7 @@ import zmq
 import zmq.asyncio
 
 from appliance.contracts.machine import CONTROL_SOCKET
-from appliance.errors import ApplianceError, NotFound, Problem
+from appliance.errors import NOT_DECODED, ApplianceError, NotFound, Problem
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Control:
             return b"ok", msgspec.json.encode(await call(request[1]))
         except ApplianceError as error:
             return b"error", msgspec.json.encode(error.problem)
-        except msgspec.DecodeError as error:
+        except NOT_DECODED as error:
             problem = Problem(code="invalid-input", message=f"The request is not valid: {error}.", status=400)
             return b"error", msgspec.json.encode(problem)
         except Exception:

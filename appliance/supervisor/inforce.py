@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.config import Config, InvalidConfig, load, parse
+from appliance.durable import place, sync
 from appliance.errors import Problem
 
 
@@ -51,7 +52,7 @@ class ConfigFile:
     def write(self, text: str) -> str:
         """Put a configuration that validates in place and return its digest. Blocks on the disk."""
         parse(text)
-        replace(self._path, text.encode())
+        place(self._path, text.encode())
         return digest(text.encode())
 
     def digest(self) -> str:
@@ -64,7 +65,7 @@ class ConfigFile:
         if not self._path.exists():
             return False
         os.link(self._path, self._before)
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
         return True
 
     def put_back(self, *, there_was_one: bool) -> None:
@@ -73,11 +74,11 @@ class ConfigFile:
             self._before.rename(self._path)
         else:
             self._path.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
 
     def _keep(self, text: str) -> None:
         if not self._last_good.exists() or self._last_good.read_text(encoding="utf-8") != text:
-            replace(self._last_good, text.encode())
+            place(self._last_good, text.encode())
 
     def _fall_back(self, error: InvalidConfig) -> InForce:
         try:
@@ -89,26 +90,3 @@ class ConfigFile:
 def digest(content: bytes) -> str:
     """Return the SHA-256 of a configuration."""
     return hashlib.sha256(content).hexdigest()
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place, whole and on disk or not at all; for root only, since it may name partners and addresses."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    candidate = path.with_name(f".{path.name}.new")
-    candidate.unlink(missing_ok=True)
-    descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(descriptor)
-    candidate.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the folder's own entries are on disk, without which a rename may be lost or overtaken."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,13 +1,13 @@
 """Keys made on the box, once: a CURVE pair for every name on the queue, a WireGuard key for every VPN."""
 
 import base64
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.contracts.service import SERVER_KEYS_CREDENTIAL
+from appliance.durable import place
 from appliance.queue.keys import Keys, generate_keys, public_of
 
 
@@ -53,14 +53,7 @@ class KeyStore:
     def _write(self, path: Path, secret: str) -> None:
         """Whole and on disk, or not at all: half a key would lock a component out for good."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        candidate = path.with_name(f".{path.name}.new")
-        candidate.unlink(missing_ok=True)
-        descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as out:
-            out.write(secret + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        candidate.rename(path)
+        place(path, f"{secret}\n".encode())
 
 
 def _next(server: str) -> str:

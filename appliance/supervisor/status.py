@@ -21,7 +21,7 @@ from appliance.contracts.machine import (
     UnitStatus,
 )
 from appliance.contracts.order import Health
-from appliance.errors import Problem
+from appliance.errors import NOT_DECODED, Problem
 from appliance.hwprofile import HardwareProfile, InvalidProfile
 from appliance.supervisor.gauges import Gauges
 from appliance.supervisor.inforce import InForce
@@ -89,7 +89,7 @@ def seed_problem(path: Path = Path(SEED_REFUSED)) -> Problem | None:
     """Return why the configuration seed was refused, or None where none was."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=SeedRefusal).problem
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *NOT_DECODED):
         return None
 
 

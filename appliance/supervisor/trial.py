@@ -14,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 from appliance.contracts.machine import EndedChange, PendingChange
-from appliance.errors import ApplianceError, NotFound, Problem
-from appliance.supervisor.inforce import ConfigFile, InForce, digest, replace, sync_folder
+from appliance.durable import place, sync
+from appliance.errors import NOT_DECODED, ApplianceError, NotFound, Problem
+from appliance.supervisor.inforce import ConfigFile, InForce, digest
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Probation:
             self._trial = msgspec.json.decode(self._path.read_bytes(), type=Trial)
         except FileNotFoundError:
             return
-        except msgspec.DecodeError as error:
+        except NOT_DECODED as error:
             log.error("the note of a change on trial is not understood: %s", error)
             return
         if not self._is_in_force(self._trial):
@@ -217,12 +218,12 @@ class Probation:
             raise
 
     def _note(self, trial: Trial) -> None:
-        replace(self._path, msgspec.json.encode(trial))
+        place(self._path, msgspec.json.encode(trial))
         self._trial = trial
 
     def _forget(self) -> None:
         self._path.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
         self._trial = None
 
     def _undo(self, reason: str) -> None:

@@ -9,7 +9,7 @@ from tornado.web import HTTPError, MissingArgumentError, RequestHandler, StaticF
 
 from appliance.contracts.service import ServiceContext
 from appliance.contracts.user import Session
-from appliance.errors import ApplianceError, InvalidInput, Problem
+from appliance.errors import NOT_DECODED, ApplianceError, InvalidInput, Problem
 from appliance.queue.client import QueueClient
 from appliance.web.session import COOKIE, NotLoggedIn, Sessions
 
@@ -143,7 +143,7 @@ class ConsolePage(RequestHandler):
         """Return the JSON body as `kind`, or raise InvalidInput with the field's path."""
         try:
             return msgspec.json.decode(self.request.body, type=kind)
-        except msgspec.DecodeError as error:
+        except NOT_DECODED as error:
             raise InvalidInput(f"The request's body is not valid: {error}.") from error
 
     def send_json(self, value: object, status: int = 200) -> None:

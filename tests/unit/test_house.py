@@ -8,7 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-GROUND = {"errors", "notify"}
+GROUND = {"errors", "durable", "notify"}
 NOUNS = {"config", "hwprofile", "topology"}
 SEAM = {"component", "contracts"}
 COMPONENTS = {"arclst", "arsrv", "arhav", "arwadm", "ardpx", "armail", "arvpn", "dns", "portal"}
@@ -16,13 +16,14 @@ COMMAND = {"cli", "cli_queue", "cli_store", "cli_text"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "durable": set(),
     "notify": {"errors"},
     **dict.fromkeys(NOUNS, GROUND),
     **dict.fromkeys(SEAM, GROUND | NOUNS | SEAM),
     "queue": GROUND | NOUNS | SEAM,
     "web": GROUND | NOUNS | SEAM | {"queue"},
     **{room: GROUND | NOUNS | SEAM | {"queue", "web"} for room in COMPONENTS},
-    "host": {"errors", "topology"},
+    "host": GROUND | {"topology"},
     "supervisor": GROUND | NOUNS | SEAM | {"queue", "host"} | COMPONENTS,
     **dict.fromkeys(COMMAND, GROUND | NOUNS | SEAM | {"queue", "supervisor"} | COMMAND),
     "firstboot": GROUND | NOUNS | SEAM | {"queue", "supervisor"},

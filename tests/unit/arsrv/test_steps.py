@@ -42,6 +42,7 @@ def test_a_step_makes_of_a_message_what_it_says(step: Step, before: object, afte
     [
         (Set(path="a", value=1), b"no json", "not JSON"),
         (Set(path="a", value=1), b"\xff", "not JSON"),
+        (Set(path="a", value=1), b'{"a": "\xff"}', "not JSON"),
         (Set(path="a", value=1), b"[1]", "'a'"),
         (Set(path="a.b", value=1), b'{"a": 1}', "'a.b'"),
         (Remove(path="a.b"), b'{"a": 1}', "'a.b'"),

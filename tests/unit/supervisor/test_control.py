@@ -14,6 +14,10 @@ from appliance.supervisor.ask import ask
 from appliance.supervisor.control import Control
 
 
+class _Odd(msgspec.Struct):
+    text: msgspec.Raw
+
+
 async def _plan(_body: bytes) -> Plan:
     return Plan()
 
@@ -67,8 +71,9 @@ def test_what_goes_wrong_is_told_and_the_next_call_is_answered(tmp_path: Path, c
 
 def test_a_body_that_is_not_valid_is_the_callers_fault(tmp_path: Path) -> None:
     async def work(endpoint: str) -> None:
-        with pytest.raises(Relayed) as caught:
-            await ask("apply", Applied, endpoint=endpoint)
-        assert caught.value.problem.status == 400
+        for body in (None, _Odd(text=msgspec.Raw(b"1")), _Odd(text=msgspec.Raw(b'"\xff"'))):
+            with pytest.raises(Relayed) as caught:
+                await ask("apply", Applied, body, endpoint=endpoint)
+            assert caught.value.problem.status == 400
 
     served(tmp_path, work)

@@ -1,20 +1,23 @@
 """Files that a power cut leaves either as they were or as they should be."""
 
 import os
-import secrets
 from pathlib import Path
 
 
 def place(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Make `path` hold `content`, on disk when this returns; a reader sees the old file or the new one (rename(2))."""
-    candidate = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Make `path` hold `content`, on disk when this returns; a reader sees the old file or the new one (rename(2)).
+
+    One writer for each path at a time: what an earlier one left when it was cut off is written anew.
+    """
+    candidate = path.with_name(f".{path.name}.new")
+    candidate.unlink(missing_ok=True)
     try:
         write(candidate, content, mode=mode)
         os.replace(candidate, path)
     except OSError:
         candidate.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -27,9 +30,9 @@ def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         os.fsync(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the folder's own entries are on disk, without which a rename may be lost."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Wait until a file's content is on disk, or a folder's own entries, without which a rename may be lost."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
