@@ -32,14 +32,13 @@ from appliance.contracts.machine import (
     Firewall,
     InstanceUse,
     MachineStatus,
-    MachineUse,
     PendingChange,
     Plan,
     Reverted,
-    Waits,
 )
 from appliance.contracts.user import Done
 from appliance.errors import ApplianceError, InvalidInput, NotFound, Problem, Unavailable
+from appliance.topology import MachineUse, Waits
 
 EXIT_CODES = """\
 exit status:

@@ -248,3 +248,25 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     machine: Machine = Machine()
     units: tuple[UnitFact, ...] = ()
+
+
+class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The part of the last ten seconds, in percent, in which something had to wait for a resource; None: not counted.
+
+    It is what the kernel's PSI calls `some` and `avg10`.
+    """
+
+    cpu: float | None = None
+    memory: float | None = None
+    io: float | None = None
+
+
+class MachineUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the machine uses; `cpu_percent` is that of all processors together, `load` that of the last minute."""
+
+    cpus: int
+    load: float
+    cpu_percent: float
+    memory_mb: float
+    memory_total_mb: float
+    waits: Waits = Waits()

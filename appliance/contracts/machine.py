@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Meta
 
 from appliance.errors import Problem
-from appliance.topology import FlowRule
+from appliance.topology import FlowRule, MachineUse, Waits
 
 CONTROL_SOCKET = "/run/alpha-ren/supervisor.sock"
 CONTROL_ENDPOINT = f"ipc://{CONTROL_SOCKET}"
@@ -82,17 +82,6 @@ class EndedChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     said: str
 
 
-class Waits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The part of the last ten seconds, in percent, in which something had to wait for a resource; None: not counted.
-
-    It is what the kernel's PSI calls `some` and `avg10`.
-    """
-
-    cpu: float | None = None
-    memory: float | None = None
-    io: float | None = None
-
-
 class InstanceUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What all units of an instance use together, of what they may use (None: not counted, or not limited).
 
@@ -106,17 +95,6 @@ class InstanceUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     tasks: int | None = None
     tasks_max: int | None = None
     oom_kills: int = 0
-    waits: Waits = Waits()
-
-
-class MachineUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the machine uses; `cpu_percent` is that of all processors together, `load` that of the last minute."""
-
-    cpus: int
-    load: float
-    cpu_percent: float
-    memory_mb: float
-    memory_total_mb: float
     waits: Waits = Waits()
 
 

@@ -10,16 +10,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from appliance.topology import MachineUse, Waits
+
 CGROUPS = Path("/sys/fs/cgroup")
 PRESSURE = Path("/proc/pressure")
-
-
-class Waits(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of the last ten seconds, in percent, in which something had to wait for a resource (PSI's `some`)."""
-
-    cpu: float | None = None
-    memory: float | None = None
-    io: float | None = None
 
 
 class GroupUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,17 +26,6 @@ class GroupUse(msgspec.Struct, frozen=True, kw_only=True):
     tasks_max: int | None = None
     oom_kills: int = 0
     waits: Waits = Waits()
-
-
-class MachineUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What the whole machine uses; `cpu_percent` counts all processors together, `load` is that of a minute."""
-
-    cpus: int
-    load: float
-    cpu_percent: float
-    memory_mb: float
-    memory_total_mb: float
-    waits: Waits
 
 
 def machine_use(pressure: Path = PRESSURE) -> MachineUse:

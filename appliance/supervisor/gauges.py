@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import msgspec
 
-from appliance.contracts.machine import InstanceUse, MachineUse
+from appliance.contracts.machine import InstanceUse
 from appliance.host.pressure import GroupUse, group_use, machine_use
-from appliance.topology import Machine
+from appliance.topology import Machine, MachineUse
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Gauges:
         while True:
             machine = wanted()
             if machine is not None:
-                self.machine = msgspec.convert(await asyncio.to_thread(machine_use), MachineUse, from_attributes=True)
+                self.machine = await asyncio.to_thread(machine_use)
                 for instance in await asyncio.to_thread(self.look, slices(machine), time.monotonic()):
                     log.warning("%s used up its memory and was killed for it (oom); nobody else was", instance)
                     killed(f"{instance} used up its memory")
@@ -60,8 +60,7 @@ class Gauges:
         if before is not None and before.cpu_s is not None and use.cpu_s is not None:
             percent = round(max(0.0, use.cpu_s - before.cpu_s) / took_s * 100, 1)
         fields = {name: value for name, value in msgspec.structs.asdict(use).items() if name != "cpu_s"}
-        fields["waits"] = msgspec.to_builtins(use.waits)
-        return msgspec.convert({**fields, "instance": instance, "cpu_percent": percent}, InstanceUse)
+        return InstanceUse(**fields, instance=instance, cpu_percent=percent)
 
 
 def slices(machine: Machine) -> dict[str, str]:

@@ -16,18 +16,16 @@ from appliance.contracts.machine import (
     Firewall,
     InstanceUse,
     MachineStatus,
-    MachineUse,
     PendingChange,
     Plan,
     PlanStep,
     Reverted,
     UnitState,
     UnitStatus,
-    Waits,
 )
 from appliance.contracts.user import Done
 from appliance.errors import Problem
-from appliance.topology import FlowRule
+from appliance.topology import FlowRule, MachineUse, Waits
 from tests.unit.supervisor.control_stub import ControlStub
 
 Serve = Callable[..., AbstractContextManager[ControlStub]]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.host.pressure import GroupUse, Waits, group_use, machine_use, slice_path
+from appliance.host.pressure import GroupUse, group_use, machine_use, slice_path
+from appliance.topology import Waits
 
 PRESSED = "some avg10={} avg60=0.00 avg300=0.00 total=7\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=1\n"
 

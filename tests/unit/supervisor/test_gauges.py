@@ -1,9 +1,9 @@
 """What is told from one look to the next."""
 
-from appliance.contracts.machine import InstanceUse, Waits
-from appliance.host import pressure
+from appliance.contracts.machine import InstanceUse
 from appliance.host.pressure import GroupUse
 from appliance.supervisor.gauges import Gauges, slices
+from appliance.topology import Waits
 from tests.unit.supervisor.fakes import small
 
 GROUPS = {"queue": "alpha-ren-queue.slice", "srv-1": "alpha-ren-srv-1.slice"}
@@ -28,9 +28,7 @@ def test_processor_time_becomes_a_share_at_the_second_look() -> None:
 
 
 def test_the_rest_is_handed_on_as_it_was_read() -> None:
-    use = GroupUse(
-        memory_mb=5.0, memory_max_mb=10.0, tasks=1, tasks_max=2, oom_kills=3, waits=pressure.Waits(cpu=1.0)
-    )
+    use = GroupUse(memory_mb=5.0, memory_max_mb=10.0, tasks=1, tasks_max=2, oom_kills=3, waits=Waits(cpu=1.0))
     gauges = Gauges(lambda _name: use)
     gauges.look({"queue": "q.slice"}, 1.0)
     assert gauges.instances == (
