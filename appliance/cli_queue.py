@@ -321,7 +321,8 @@ def _routes(options: argparse.Namespace) -> int:
         print_json(status)
         return DONE
     stats = ask_supervisor(options, "queue.stats", QueueStats)
-    print(f"The bridge of {status.place} has the public key {status.public_key}\n")
+    print(f"The bridge of {status.place} has the public key {status.public_key}")
+    print(f"Its next one is {status.next_key}\n" if status.next_key else "")
     head = ("TO", "ENTRANCE", "STATE", "WAITING", "SIZE", "LAG", "SENT", "REFUSED", "PROBLEM")
     print("\n".join(table(head, [_route_row(each) for each in backlogs(stats, status)])))
     return DONE

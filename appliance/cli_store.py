@@ -1,4 +1,4 @@
-"""`alpha-ren queue`, as far as it is about the queue as a whole: backup, restore, check, compact, the broker's key."""
+"""`alpha-ren queue`, as far as it is about the queue as a whole: backup, restore, check, compact, keys."""
 
 import argparse
 import os
@@ -23,9 +23,10 @@ from appliance.cli_text import (
     time_text,
 )
 from appliance.contracts.letters import BackedUp, Checked, Compact, Compacted, Tend
-from appliance.contracts.machine import Rotated
+from appliance.contracts.machine import Rotate, Rotated
 from appliance.errors import ApplianceError, InvalidInput, Unavailable
 from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE
+from appliance.queue.spec import BRIDGE
 from appliance.queue.spec import NAME as QUEUE
 from appliance.supervisor.unit_text import unit_name
 
@@ -65,7 +66,8 @@ def add_commands(add: Callable[[str, Command, str], argparse.ArgumentParser]) ->
     restore.add_argument("--directory", type=Path, default=STATE_DIRECTORY, help=argparse.SUPPRESS)
     add("check", _check, "look for damage in the store: exit status 0 means none")
     add("compact", _compact, "give the store's unused space back to the disk")
-    rotate = add("rotate-key", _rotate_key, "give the broker the key that it has announced; it restarts")
+    rotate = add("rotate-key", _rotate_key, "give the broker, or the bridge, its next key; it restarts")
+    rotate.add_argument("--bridge", action="store_true", help="the bridge to other clusters, in place of the broker")
     rotate.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -161,10 +163,14 @@ def _compact(options: argparse.Namespace) -> int:
 
 
 def _rotate_key(options: argparse.Namespace) -> int:
-    confirm(options, "The broker restarts with its next key; its clients come back by themselves.")
-    rotated = ask_supervisor(options, "queue.rotate-key", Rotated, deadline_s=120.0)
+    who, instance, known = "broker", "", "its clients come back by themselves"
+    if options.bridge:
+        who, instance, known = "bridge", BRIDGE, "the other clusters must list it as `next_key` by now"
+    confirm(options, f"The {who} restarts with its next key; {known}.")
+    asked = Rotate(instance=instance)
+    rotated = ask_supervisor(options, "queue.rotate-key", Rotated, asked, deadline_s=120.0)
     if options.json:
         print_json(rotated)
     else:
-        print(f"The broker has its next key, {rotated.steps} steps taken.")
+        print(f"The {who} has its next key, {rotated.steps} steps taken.")
     return DONE

@@ -163,6 +163,7 @@ class Instance(Declared, frozen=True):
 
     `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink
     leg: it is the gateway of the others. `notes` are what a person should know about it under this configuration.
+    Where other machines list its key (`known_outside`), the next one is made ahead and told to it.
     """
 
     name: str
@@ -179,6 +180,7 @@ class Instance(Declared, frozen=True):
     resources: Resources = Resources()
     settings: msgspec.Struct | None = None
     isolated: bool = False
+    known_outside: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -27,10 +27,13 @@ class RouteStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class RoutesStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Reply to the call `bridge.routes`; `public_key` (Z85) is what the other clusters know this one by."""
+    """Reply to the call `bridge.routes`; `public_key` (Z85) is what the other clusters know this one by, and `next_key`
+    what they will know it by.
+    """
 
     place: str
     public_key: str
+    next_key: str = ""
     routes: tuple[RouteStatus, ...]
 
 

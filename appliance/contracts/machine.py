@@ -14,7 +14,7 @@ or `error` and a Problem. The calls and their bodies:
 | `revert` | Confirmation | Reverted |
 | `pairing.open` | - | Pairing: a person at the local console asks for a code |
 | `queue.*`, `bridge.routes` | as in appliance.contracts.letters | the queue's reply to its call of that name |
-| `queue.rotate-key` | - | Rotated: the broker was restarted with the key it had announced |
+| `queue.rotate-key` | Rotate | Rotated: the broker, or another instance, was restarted with its next key |
 """
 
 from typing import Annotated, Literal
@@ -197,7 +197,13 @@ class Reverted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     steps: int
 
 
+class Rotate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Whose key is to change: an instance's that is known on other machines; the broker's where it is empty."""
+
+    instance: str = ""
+
+
 class Rotated(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The broker has the key that it had announced; the steps that were taken."""
+    """The key is the one that was announced before; the steps that were taken."""
 
     steps: int

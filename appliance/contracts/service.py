@@ -31,7 +31,10 @@ class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who this process is, where the queue is, and the settings its component's `spec.py` gave it."""
+    """Who this process is, where the queue is, and the settings its component's `spec.py` gave it.
+
+    `next_key` is the public key that it will have one day, where other machines should list it before.
+    """
 
     instance: str
     component: str
@@ -40,6 +43,7 @@ class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     cluster: str
     queue_endpoint: str
     public_key: str
+    next_key: str = ""
     legs: dict[str, Leg]
     version: int = 1
     settings: msgspec.Raw = msgspec.Raw(b"{}")

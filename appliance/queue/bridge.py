@@ -204,7 +204,10 @@ async def main() -> None:
 
     async def status(_request: Request) -> RoutesStatus:
         return RoutesStatus(
-            place=home.place, public_key=context.public_key, routes=tuple([await route.status() for route in routes])
+            place=home.place,
+            public_key=context.public_key,
+            next_key=context.next_key,
+            routes=tuple([await route.status() for route in routes]),
         )
 
     async with contextlib.AsyncExitStack() as stack:

@@ -112,6 +112,7 @@ def _bridge(routes: tuple[QueueRoute, ...]) -> Instance:
         name=BRIDGE,
         slot=BRIDGE_SLOT,
         legs=("cluster",),
+        known_outside=True,
         egress=tuple(_egress(route) for route in routes),
         units=(UnitSpec(exec=(PYTHON, "-m", "appliance.queue.bridge"), watchdog_s=30, stop_s=20),),
         rights=Rights(consume=everything, call=("queue.browse",), serve=("bridge.*",), administer=everything),

@@ -20,6 +20,7 @@ from appliance.contracts.letters import EVERY_ADDRESS
 from appliance.contracts.service import Leg, ServiceContext
 from appliance.hwprofile import Budget
 from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
+from appliance.supervisor.keys import next_name
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
 from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
@@ -229,6 +230,7 @@ def _service_document(site: Site, placed: Placed, facts: Facts) -> str:
         cluster=site.config.machine.cluster,
         queue_endpoint=f"tcp://{queue.leg.v4}:{queue.instance.port(QUEUE_PORT).number}",
         public_key=facts.public_keys[placed.instance.name],
+        next_key=facts.public_keys[next_name(placed.instance.name)] if placed.instance.known_outside else "",
         legs=dict(placed.legs.items()),
         settings=msgspec.Raw(b"{}" if settings is None else msgspec.json.encode(settings)),
     )

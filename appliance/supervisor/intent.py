@@ -7,13 +7,13 @@ from pathlib import Path
 
 from appliance.component import ComponentSpec
 from appliance.config import Config
-from appliance.errors import Unavailable
+from appliance.errors import NotFound, Unavailable
 from appliance.host.box import Box
 from appliance.hwprofile import HardwareProfile
 from appliance.queue.keys import Keys
 from appliance.supervisor import uplink
 from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, broker, desired
-from appliance.supervisor.keys import KeyStore
+from appliance.supervisor.keys import KeyStore, next_name
 from appliance.supervisor.place import gateway, place
 from appliance.supervisor.registry import specs
 from appliance.supervisor.unit_text import run_directory
@@ -59,11 +59,20 @@ class Intent:
         """The broker's public key, empty before the machine has been laid out."""
         return self.keys[self._queue].public if self._queue in self.keys else ""
 
-    async def rotate_queue_key(self) -> None:
-        """Give the broker its next key, which its clients know already; it takes it at its restart."""
+    async def rotate_key(self, instance: str) -> None:
+        """Give the broker, or an instance that is known on other machines, its next key; it takes it at its restart.
+
+        Raises NotFound where nobody was told of a next one.
+        """
         if not self._queue:
             raise Unavailable("The machine has not been laid out yet.")
-        await asyncio.to_thread(self._store.rotate, self._queue)
+        if instance in ("", self._queue):
+            await asyncio.to_thread(self._store.rotate, self._queue)
+        elif next_name(instance) in self.keys:
+            await asyncio.to_thread(self._store.replace, instance)
+        else:
+            hint = "`alpha-ren status` shows the instances; a bridge runs where there are `[[queue.routes]]`."
+            raise NotFound(f"Here is no {instance} that has a next key.", hint=hint)
 
     def _make_keys(self, declared: tuple[ComponentSpec, ...], queue: str) -> dict[str, Keys]:
         instances = [instance for spec in declared for instance in spec.instances]
@@ -71,4 +80,5 @@ class Intent:
             if instance.wireguard is not None:
                 self._store.wireguard(instance.name)
         self._store.announce(queue)
-        return self._store.curve([SUPERVISOR, *(instance.name for instance in instances)])
+        following = (next_name(instance.name) for instance in instances if instance.known_outside)
+        return self._store.curve([SUPERVISOR, *(instance.name for instance in instances), *following])

@@ -11,6 +11,11 @@ from appliance.durable import place
 from appliance.queue.keys import Keys, generate_keys, public_of
 
 
+def next_name(name: str) -> str:
+    """Return the name under which the key is kept that `name` will have one day."""
+    return f"{name}.next"
+
+
 class KeyStore:
     """Secrets in files that only root may read."""
 
@@ -23,8 +28,8 @@ class KeyStore:
 
     def announce(self, server: str) -> None:
         """Write down, for the clients of a server, its public key and the one that it will take next."""
-        keys = self.curve([server, _next(server)])
-        text = "\n".join(keys[name].public for name in (server, _next(server)))
+        keys = self.curve([server, next_name(server)])
+        text = "\n".join(keys[name].public for name in (server, next_name(server)))
         path = self._directory / SERVER_KEYS_CREDENTIAL
         if not path.exists() or path.read_text(encoding="ascii") != text + "\n":
             self._write(path, text)
@@ -32,8 +37,16 @@ class KeyStore:
     def rotate(self, server: str) -> None:
         """Give a server its next key, which was announced before, and announce another."""
         self.announce(server)
-        (self._directory / f"{_next(server)}.secret").replace(self._directory / f"{server}.secret")
+        self._take_next(server)
         self.announce(server)
+
+    def replace(self, client: str) -> None:
+        """Give a client its next key, made before that too."""
+        self.curve([next_name(client)])
+        self._take_next(client)
+
+    def _take_next(self, name: str) -> None:
+        (self._directory / f"{next_name(name)}.secret").replace(self._directory / f"{name}.secret")
 
     def wireguard(self, name: str) -> Path:
         """Return the file with the WireGuard private key (base64) of that name, made where there is none yet."""
@@ -54,7 +67,3 @@ class KeyStore:
         """Whole and on disk, or not at all: half a key would lock a component out for good."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         place(path, f"{secret}\n".encode())
-
-
-def _next(server: str) -> str:
-    return f"{server}.next"

@@ -23,6 +23,7 @@ from appliance.contracts.machine import (
     Plan,
     PlanStep,
     Reverted,
+    Rotate,
     Rotated,
 )
 from appliance.contracts.order import Health
@@ -264,10 +265,11 @@ class Supervisor:
     async def _call_pairing_open(self, _body: bytes) -> Pairing:
         return self._desk.open()
 
-    async def _call_queue_rotate_key(self, _body: bytes) -> Rotated:
+    async def _call_queue_rotate_key(self, body: bytes) -> Rotated:
+        asked = msgspec.json.decode(body, type=Rotate)
         async with self._turn:
-            await self._intent.rotate_queue_key()
-        return Rotated(steps=await self._round("the queue's next key is taken into use"))
+            await self._intent.rotate_key(asked.instance)
+        return Rotated(steps=await self._round("a next key is taken into use"))
 
 
 def _not_read(message: str) -> Problem:

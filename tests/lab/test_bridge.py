@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -45,10 +45,12 @@ PLAN = topology.Topology(
 )
 LANS = dict(zip(SIDES, ("left", "right"), strict=True))
 
+CONFIGURATION = "/var/lib/alpha-ren/config.toml"
+
 CHECK = """
 import collections, json, sqlite3, sys
 rows = sqlite3.connect(sys.argv[1]).execute(
-    "SELECT origin, address, id, key FROM work WHERE address GLOB 'in.*' ORDER BY seq").fetchall()
+    "SELECT origin, address, id, key FROM work WHERE address GLOB 'in.[0-9]' ORDER BY seq").fetchall()
 last, wrong = {}, 0
 for origin, address, number, key in rows:
     for line in ((origin, address), (origin, address, key)):
@@ -143,14 +145,12 @@ def stats(machine: Machine) -> QueueStats:
 
 
 @contextmanager
-def loaded(lab: Lab, side: str, count: int) -> Iterator["subprocess.Popen[str]"]:
-    """Let the host beside a box publish for the other cluster."""
-    machine, other = lab.machine(side), SIDES[1 - SIDES.index(side)]
+def load(lab: Lab, side: str, program: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Let the host beside a box run a program of tests/outside that publishes; it has its key."""
+    machine = lab.machine(side)
     server_key = json.loads(machine.run(["alpha-ren", "status", "--json"]).stdout)["queue_key"]
-    argv = [
-        sys.executable, "-m", "tests.outside.queue_load", f"tcp://{machine.address()}:7156", server_key, LOAD.public,
-        f"{place(other)}/in.%d", str(count),
-    ]  # fmt: skip
+    whom = (f"tcp://{machine.address()}:7156", server_key, LOAD.public)
+    argv = [sys.executable, "-m", f"tests.outside.{program}", *whom, *arguments]
     process = lab.host(f"load-{side}").popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=REPOSITORY
     )
@@ -162,6 +162,11 @@ def loaded(lab: Lab, side: str, count: int) -> Iterator["subprocess.Popen[str]"]
             yield process
         finally:
             process.kill()
+
+
+def loaded(lab: Lab, side: str, count: int) -> AbstractContextManager["subprocess.Popen[str]"]:
+    """Let the host beside a box publish `count` messages for the other cluster."""
+    return load(lab, side, "queue_load", f"{place(SIDES[1 - SIDES.index(side)])}/in.%d", str(count))
 
 
 class Cutter(threading.Thread):
@@ -227,3 +232,51 @@ def test_messages_cross_a_link_that_is_cut_at_random_once_each_and_in_order(lab:
         [route] = routes(lab.machine(side)).routes
         assert (route.refused_total, route.in_hand, route.lag_s) == (0, 0, 0.0)
         assert lab.machine(side).unexpected_errors() == []
+
+
+def admit(machine: Machine, name: str, public_key: str, next_key: str | None) -> None:
+    """Let a box know the keys of another cluster's bridge, as its operator would."""
+    document = config.parse(machine.run(["cat", CONFIGURATION]).stdout)
+    peers = tuple(
+        msgspec.structs.replace(peer, public_key=public_key, next_key=next_key) if peer.name == name else peer
+        for peer in document.queue.peers
+    )
+    apply(machine, msgspec.structs.replace(document, queue=msgspec.structs.replace(document.queue, peers=peers)))
+
+
+def waiting(machine: Machine, address: str) -> int:
+    """Return how many messages wait at an address."""
+    return sum(depth.ready for depth in stats(machine).depths if depth.address.rpartition("/")[2] == address)
+
+
+@contextmanager
+def publishing(lab: Lab, side: str, address: str) -> Iterator[list[int]]:
+    """Publish for the other cluster while the context lasts; then the list has how many were acknowledged."""
+    acknowledged: list[int] = []
+    with load(lab, side, "queue_peer", f"{place(SIDES[1 - SIDES.index(side)])}/{address}") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield acknowledged
+        process.stdin.close()
+        acknowledged.append(int(process.stdout.readline()))
+
+
+def test_the_key_of_a_bridge_changes_while_messages_cross(lab: Lab) -> None:
+    west, east = (lab.machine(side) for side in SIDES)
+    before = routes(west)
+    admit(east, place("west"), before.public_key, before.next_key)
+    with publishing(lab, "west", "in.rotated") as acknowledged:
+        wait_until("they cross with the first key", lambda: waiting(east, "in.rotated") > 0, 60)
+        west.run(["alpha-ren", "queue", "rotate-key", "--bridge", "--yes"], deadline_s=150.0)
+        after = routes(west)
+        assert after.public_key == before.next_key
+        assert after.next_key not in ("", before.public_key, before.next_key)
+        there = waiting(east, "in.rotated")
+        wait_until("they cross with the next key", lambda: waiting(east, "in.rotated") > there, 60)
+        admit(east, place("west"), after.public_key, None)
+        there = waiting(east, "in.rotated")
+        wait_until("they cross without the first key", lambda: waiting(east, "in.rotated") > there, 60)
+    wait_until("everything has crossed", lambda: waiting(east, "in.rotated") == acknowledged[0], 60)
+    assert f"refused the key {after.public_key}" not in east.logs("alpha-ren-gate.service")
+    assert [machine.unexpected_errors() for machine in (west, east)] == [[], []]

@@ -269,6 +269,16 @@ def test_prometheus_figures_have_the_routes_with_and_without_their_bridge(
         assert f'alpha_ren_queue_route_connected{{to="far/east"}} {connected}\n' in capsys.readouterr().out
 
 
+def test_the_routes_come_with_both_keys_of_the_bridge(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = RoutesStatus(place="lan/main", public_key="k" * 40, next_key="n" * 40, routes=())
+    supervisor.will_say("bridge.routes", status)
+    assert supervisor.run("routes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"The bridge of lan/main has the public key {'k' * 40}", f"Its next one is {'n' * 40}"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -1,12 +1,13 @@
-"""`alpha-ren queue`: backup, restore, check, compact, the broker's key."""
+"""`alpha-ren queue`: backup, restore, check, compact, keys."""
 
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from appliance.contracts.letters import BackedUp, Checked, Compacted
-from appliance.contracts.machine import Rotated
+from appliance.contracts.machine import Rotate, Rotated
 from tests.unit.supervisor.queue_asked import Supervisor
 
 
@@ -139,3 +140,14 @@ def test_the_key_is_rotated_only_when_that_is_agreed_to(
     assert supervisor.run("rotate-key") == 2
     assert supervisor.run("rotate-key", "--yes") == 0
     assert capsys.readouterr().out == "The broker has its next key, 3 steps taken.\n"
+
+
+def test_the_bridge_gets_its_next_key_once_the_other_clusters_know_it(
+    supervisor: Supervisor, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supervisor.will_say("queue.rotate-key", Rotated(steps=4))
+    assert supervisor.run("rotate-key", "--bridge") == 2
+    assert "`next_key`" in capsys.readouterr().err
+    assert supervisor.run("rotate-key", "--bridge", "--yes") == 0
+    assert capsys.readouterr().out == "The bridge has its next key, 4 steps taken.\n"
+    assert msgspec.json.decode(supervisor.stub.asked[-1][1], type=Rotate).instance == "bridge"

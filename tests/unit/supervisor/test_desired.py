@@ -45,6 +45,19 @@ def test_another_key_of_the_broker_restarts_the_broker_and_nobody_else() -> None
     assert after.units == before.units
 
 
+def test_who_is_known_on_other_machines_is_told_the_key_that_comes_next_and_no_other_is() -> None:
+    route = "[[queue.routes]]\nto = 'far/east'\nendpoint = '192.0.2.7'\nserver_key = '" + "k" * 40 + "'\n"
+    config = parse(route)
+    machine = desired(config, specs(config), Facts(public_keys=Keys())).machine
+    told = {
+        context.instance: context.next_key
+        for file in machine.files
+        if file.path.endswith("/service.json")
+        for context in [msgspec.json.decode(file.content, type=ServiceContext)]
+    }
+    assert {name: key for name, key in told.items() if key} == {"bridge": "key of bridge.next"}
+
+
 def test_everybody_asks_the_instance_that_offers_names() -> None:
     content = file_at(small().machine, "/run/alpha-ren/mail/resolv.conf").content
     assert content.splitlines()[:2] == ["nameserver 10.156.16.5", "nameserver fd9c:156:0:1::5"]

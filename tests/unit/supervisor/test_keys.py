@@ -4,7 +4,7 @@ from pathlib import Path
 
 from appliance.host.wireguard import public_of
 from appliance.queue.keys import public_of as curve_public
-from appliance.supervisor.keys import KeyStore
+from appliance.supervisor.keys import KeyStore, next_name
 
 
 def test_keys_are_made_once_for_root_alone(tmp_path: Path) -> None:
@@ -43,6 +43,14 @@ def test_a_server_takes_the_key_that_was_announced_and_another_is_announced(tmp_
     assert after[0] == following == keys.curve(["queue"])["queue"].public
     assert after[1] not in (now, following)
     assert (tmp_path / "queue.next.secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_client_takes_the_key_that_it_was_told_and_is_told_another(tmp_path: Path) -> None:
+    keys = KeyStore(tmp_path)
+    now, following = (keys.curve([name])[name] for name in ("bridge", next_name("bridge")))
+    keys.replace("bridge")
+    assert keys.curve(["bridge"])["bridge"] == following != now
+    assert keys.curve([next_name("bridge")])[next_name("bridge")] not in (now, following)
 
 
 def test_a_rotation_that_a_power_cut_halved_is_completed(tmp_path: Path) -> None:
