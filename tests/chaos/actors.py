@@ -44,11 +44,17 @@ ANSWERED_WITHIN_S = 2.0
 MOVED = ".moved-"
 
 
+class Habits(msgspec.Struct, frozen=True):
+    """What producers publish: the share `again` of it is known already, and of the rest the share `keyed` has a key."""
+
+    again: float = 0.1
+    keyed: float = 0.3
+
+
 class Orders(msgspec.Struct, frozen=True):
     """Who the actor is; `life` counts how often it was started, and keeps the ids of its lives apart.
 
-    `place` is its cluster, `other` the one to which it sends as well, if there is one. Of what a producer publishes
-    the share `again` is known already.
+    `place` is its cluster, `other` the one to which it sends as well, if there is one.
     """
 
     role: Literal["producer", "consumer"]
@@ -64,7 +70,7 @@ class Orders(msgspec.Struct, frozen=True):
     lease_s: float
     place: tuple[str, str]
     other: str
-    again: float
+    habits: Habits
 
     @property
     def connection(self) -> Connection:
@@ -99,7 +105,7 @@ class Producer:
         dice = random.Random(f"{o.seed}/{o.name}/{o.life}/{lane}")
         counter = 0
         while not await self._pause(dice.expovariate(o.rate / LANES)):
-            if self._known and dice.random() < o.again:
+            if self._known and dice.random() < o.habits.again:
                 await self._attempt(dice.choice(self._known))
                 continue
             counter += 1
@@ -123,7 +129,7 @@ class Producer:
         address = f"{self._orders.other}/work" if far else "work"
         return Publish(
             by=self._orders.name, at=at, wall=wall, id=name, address=f"{address}.{dice.randrange(3)}",
-            key=f"{lane}" if kind < 0.3 else None,
+            key=f"{lane}" if kind < self._orders.habits.keyed else None,
             delay_s=dice.uniform(0.1, 2.5) if 0.25 < kind < 0.4 else 0.0,
             not_before=wall + dice.uniform(0.2, 3.0) if 0.4 < kind < 0.47 else None,
             expires_s=dice.uniform(0.3, 3.0) if 0.47 < kind < 0.54 else None,

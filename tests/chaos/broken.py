@@ -4,7 +4,6 @@ The product has no switch for any of this; each is what a mistake in the store w
 """
 
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,21 +14,17 @@ from appliance.queue import service
 from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Given, NewItem, Snapshot, TakenItem
 
-LATER_S = 2.0
-
 
 class EarlyAcknowledgement(SqliteStore):
-    """Says that it has committed, and does so later: what is answered in between is lost in a kill."""
-
-    def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0) -> None:
-        super().__init__(path, wait_s, laid_out)
-        self._committed = time.monotonic()
+    """Says that it has committed, and does so when it is closed: what is answered until then is lost in a kill."""
 
     def commit(self) -> None:
         """See Store."""
-        if time.monotonic() - self._committed > LATER_S:
-            super().commit()
-            self._committed = time.monotonic()
+
+    def close(self) -> None:
+        """See Store."""
+        super().commit()
+        super().close()
 
 
 class NoSync(SqliteStore):
@@ -74,6 +69,7 @@ class Careless(SqliteStore):
 
 
 STORES: dict[str, type[SqliteStore]] = {
+    "sound": SqliteStore,
     "early-acknowledgement": EarlyAcknowledgement,
     "no-sync": NoSync,
     "forgetful-dedupe": ForgetfulDedupe,

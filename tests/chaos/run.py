@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import msgspec
 
 from appliance.queue.store import Brief
 from tests.chaos import backup, history
+from tests.chaos.actors import Habits
 from tests.chaos.checker import Violation, check
 from tests.chaos.clusters import lost_on_the_way, seen_from
 from tests.chaos.deeds import DEEDS
@@ -22,23 +23,25 @@ from tests.chaos.stage import LEASE_S, Actor, Stage
 from tests.unit.queue.bridges import Side
 
 TOLD_EVERY_S = 60.0
+ENOUGH_WITHIN_S = 120.0
 WRONG_S = 3600.0
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What a run is made of: one seed makes the same actors and faults.
 
-    `rate` is of messages a second in all, `again` the share of them that is published once more, `module` what starts
-    another broker. Two clusters have a bridge each.
+    `rate` is of messages a second in all, `module` what starts another broker. Two clusters have a bridge each. After
+    the faults the actors go on until what has happened is `enough`, for ENOUGH_WITHIN_S at the most.
     """
 
     seed: str
     duration_s: float
     kinds: tuple[Kind, ...] = EVERYTHING
     rate: float = 60.0
-    again: float = 0.1
+    habits: Habits = Habits()
     module: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ("a", "b")
+    enough: Callable[[Sequence[history.Line]], bool] = lambda _: True
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -105,7 +108,7 @@ async def _play(
             layer = stack.enter_context(mounted(side.directory / "state"))
             proxy = await stack.enter_async_context(proxying(int(side.endpoint.rpartition(":")[2])))
             stages[name] = Stage(
-                side, layer, proxy, directory=directory, seed=plan.seed, again=plan.again, module=plan.module
+                side, layer, proxy, directory=directory, seed=plan.seed, habits=plan.habits, module=plan.module
             )  # fmt: skip
         for here, there in itertools.permutations(stages.values(), 2):
             next_key = there.broker.next_keys.public
@@ -146,6 +149,7 @@ async def _act(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapp
         await _trouble(plan, schedules, stages)
         for stage in stages.values():
             await stage.at_work()
+        await _enough(plan, stages)
         await _stop(actor for stage in stages.values() for actor in stage.producers)
         for stage in (*stages.values(), *stages.values()):  # twice, since one may fill the other while it comes to rest
             await stage.at_rest()
@@ -169,6 +173,18 @@ async def _trouble(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: 
         nemeses = [group.create_task(_meet(stage, schedules[name], plan.duration_s)) for name, stage in stages.items()]
         await asyncio.wait(nemeses)
         teller.cancel()
+
+
+async def _enough(plan: Plan, stages: Mapping[str, Stage]) -> None:
+    """Return when enough has happened, or too much time has passed; whoever judges the outcome then says what lacks."""
+    directory = next(iter(stages.values())).directory
+    end = asyncio.get_running_loop().time() + ENOUGH_WITHIN_S
+    while not plan.enough(await asyncio.to_thread(history.read, directory)):
+        for stage in stages.values():
+            stage.alive()
+        if asyncio.get_running_loop().time() > end:
+            return
+        await asyncio.sleep(0.2)
 
 
 async def _meet(stage: Stage, steps: Sequence[Step], duration_s: float) -> None:

@@ -18,7 +18,7 @@ from appliance.contracts.traffic import Messages, QueueStats
 from appliance.errors import ApplianceError
 from appliance.queue.keys import generate_keys
 from appliance.queue.store import Brief
-from tests.chaos.actors import Orders
+from tests.chaos.actors import Habits, Orders
 from tests.chaos.backup import inspected, restored
 from tests.chaos.history import Act, ClockMoved, Fault, Operate, Operated, Recorder, now
 from tests.chaos.layer import OWN, REPOSITORY, Layer
@@ -65,7 +65,7 @@ class Actor:
             endpoint=stage.gate.endpoint if self._outside else f"tcp://127.0.0.1:{stage.proxy.port}",
             server_key=broker.keys.public, next_key=broker.next_keys.public, keys=broker.clients[self.name][0],
             history=str(stage.directory), lease_s=LEASE_S, place=broker.place,
-            other="" if self._outside else next(iter(broker.routes), ""), again=stage.again,
+            other="" if self._outside else next(iter(broker.routes), ""), habits=stage.habits,
         )  # fmt: skip
         path = stage.broker.directory / f"{self.name}.json"
         path.write_bytes(msgspec.json.encode(orders))
@@ -117,8 +117,8 @@ class Stage:
     """Everything that the nemesis can lay hands on. `directory` keeps what is left of a run."""
 
     def __init__(
-        self, broker: Side, layer: Layer, proxy: Proxy, *, directory: Path, seed: str, again: float,
-        module: tuple[str, ...] = (),
+        self, broker: Side, layer: Layer, proxy: Proxy, *, directory: Path, seed: str,
+        habits: Habits, module: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.broker = broker
         self.layer = layer
@@ -126,7 +126,7 @@ class Stage:
         self.gate = Gate(broker)
         self.directory = directory
         self.seed = seed
-        self.again = again
+        self.habits = habits
         self._module = module
         self._recorder = Recorder(directory, f"{broker.place[1]}-nemesis")
         self._backups = 0
