@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 
 from appliance.host import files
-from appliance.host.events import KernelEvents
+from appliance.host.events import Event, KernelEvents, Stale
 from appliance.host.firewall import Firewall
 from appliance.host.hardware import Card, CardEvents, told
 from appliance.host.links import Sockets
@@ -19,6 +19,8 @@ from appliance.host.observe import Observer
 from appliance.host.units import Units
 from appliance.host.watch import DirectoryEvents
 from appliance.topology import Directory, File, Machine, Noun, Observed, Ruleset
+
+T = TypeVar("T")
 
 
 class Box:
@@ -39,8 +41,10 @@ class Box:
         self._netlink = Netlink(self.namespaces, self._sockets)
         self._firewall = Firewall(self.namespaces)
         self._observer = Observer(self.namespaces, self._sockets, self._netlink, self._firewall)
-        self._events = KernelEvents(self.namespaces, happened)
+        self._events = KernelEvents(self.namespaces, self._changed, happened)
         self._happened = happened
+        self._stale = Stale()
+        self._contents = files.Contents()
         self._files = DirectoryEvents(happened)
         self._stack = AsyncExitStack()
         self._units = Units(self.namespaces, unit_mark, happened) if unit_mark else None
@@ -50,11 +54,12 @@ class Box:
         self._stack.push_async_callback(self.namespaces.call, self._sockets.close)
         self._stack.callback(self._events.close)
         self._stack.callback(self._files.close)
+        self._files.follow([str(self.namespaces.directory)])
         try:
             if self._units is not None:
                 await self._stack.enter_async_context(self._units)
                 self._stack.callback(CardEvents(self._happened).close)
-            await self.follow((), ())
+            await self._events.follow()
         except BaseException:
             await self._stack.aclose()
             raise
@@ -72,9 +77,9 @@ class Box:
 
     async def observe(self, wanted: Machine) -> Observed:
         """Return what is there. `wanted` says where to look."""
-        seen = await self.namespaces.call(lambda: self._observer.network(wanted))
+        seen = await self._looked(lambda: self._observer.network(wanted))
         directories, found = await asyncio.to_thread(
-            lambda: (tuple(files.directories(wanted.directories)), tuple(files.files(wanted.files)))
+            lambda: (tuple(files.directories(wanted.directories)), tuple(self._contents.files(wanted.files)))
         )
         machine = msgspec.structs.replace(seen.machine, directories=directories, files=found)
         units = await self._units.observe() if self._units is not None else ()
@@ -82,17 +87,17 @@ class Box:
 
     async def cards(self) -> tuple[Card, ...]:
         """Return the network cards of the host namespace that nobody uses yet."""
-        names = await self.namespaces.call(self._observer.spare)
+        names = await self._looked(self._observer.spare)
         cards = await asyncio.to_thread(lambda: [told(name, mac) for name, mac in names])
         return tuple(card for card in cards if card is not None)
 
     async def addresses(self, namespace: str) -> tuple[str, ...]:
         """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
-        return await self.namespaces.call(lambda: self._observer.uplink(namespace))
+        return await self._looked(lambda: self._observer.uplink(namespace))
 
     async def moved_cards(self) -> tuple[tuple[str, str], ...]:
         """Return (namespace, name on the host) of every network card that was moved."""
-        return await self.namespaces.call(self._observer.nics)
+        return await self._looked(self._observer.nics)
 
     async def make(self, noun: Noun) -> None:
         """Make one noun true (units have verbs of their own); raise an ApplianceError that says why not."""
@@ -110,7 +115,35 @@ class Box:
         """Remove one noun of the network."""
         await self.namespaces.call(lambda: self._netlink.remove(noun))
 
-    async def follow(self, namespaces: Iterable[str], directories: Iterable[str]) -> None:
-        """Listen for events in these namespaces and directories."""
-        await self._events.follow(namespaces)
+    async def follow(self, directories: Iterable[str]) -> None:
+        """Listen for events in all namespaces, and in these directories."""
+        await self._events.follow()
         self._files.follow(directories)
+
+    def look_everywhere(self) -> None:
+        """Trust nothing that was seen before: the next look is at everything."""
+        self._stale.everything = True
+        self._contents.forget()
+        if self._units is not None:
+            self._units.forget()
+
+    def _changed(self, event: Event) -> None:
+        self._stale.note(event)
+        self._happened(str(event))
+
+    async def _looked(self, work: Callable[[], T]) -> T:
+        """Look again at what was touched, then do `work` in the same thread and return its result."""
+        # Whoever listens before he looks misses nothing; what was told up to now is taken into account.
+        await self._events.follow()
+        self._events.drain()
+        stale, self._stale = self._stale, Stale()
+
+        def looked() -> T:
+            self._observer.look(stale)
+            return work()
+
+        try:
+            return await self.namespaces.call(looked)
+        except BaseException:
+            self._stale.add(stale)
+            raise

@@ -54,16 +54,34 @@ def directories(wanted: Iterable[Directory]) -> Iterator[Directory]:
             yield Directory(path=directory.path, mode=path.stat().st_mode & 0o7777 if ours else directory.mode)
 
 
-def files(wanted: Iterable[File]) -> Iterator[File]:
-    """Return the wanted files that are there, as they are."""
-    for file in wanted:
-        path = Path(file.path)
+class Contents:
+    """Reads files, and reads again only those that were changed since: every change gives a file a new stamp."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    def of(self, path: Path) -> tuple[str, int] | None:
+        """Return what is in a file, and its mode; None where there is none."""
         try:
-            content = path.read_text(encoding="utf-8", errors="replace")
-            mode = path.stat().st_mode & 0o7777
+            status = path.stat()
+            stamp = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
+            if path not in self._kept or self._kept[path][0] != stamp:
+                self._kept[path] = (stamp, path.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
-            continue
-        yield File(path=file.path, content=content, mode=mode, check=file.check)
+            self._kept.pop(path, None)
+            return None
+        return self._kept[path][1], status.st_mode & 0o7777
+
+    def files(self, wanted: Iterable[File]) -> Iterator[File]:
+        """Return the wanted files that are there, as they are."""
+        for file in wanted:
+            found = self.of(Path(file.path))
+            if found is not None:
+                yield File(path=file.path, content=found[0], mode=found[1], check=file.check)
+
+    def forget(self) -> None:
+        """Read everything again."""
+        self._kept = {}
 
 
 def _put(candidate: Path, file: File) -> None:

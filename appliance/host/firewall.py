@@ -32,13 +32,10 @@ class Firewall:
         self._library = _library()
         self._canonical: OrderedDict[str, str] = OrderedDict()
 
-    def observed(self, wanted: Ruleset) -> Ruleset:
-        """Return the ruleset in force in a namespace: `wanted` itself where they say the same, else the kernel's
-        listing.
-        """
-        with self._namespaces.inside(wanted.namespace):
-            in_force = self._run("list ruleset")
-        return wanted if in_force == self.canonical(wanted.text) else Ruleset(namespace=wanted.namespace, text=in_force)
+    def listed(self, namespace: str) -> str:
+        """Return the ruleset in force in a namespace, in the kernel's own words."""
+        with self._namespaces.inside(namespace):
+            return self._run("list ruleset")
 
     def canonical(self, text: str) -> str:
         """Return the ruleset in the kernel's own words; raise BadRuleset where it is not valid."""

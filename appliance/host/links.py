@@ -1,17 +1,16 @@
-"""What the kernel says about links, addresses and routes (rtnetlink(7)), taken out of pyroute2's messages into types.
+"""The netlink sockets through which links, addresses and routes are made, and what one link is.
 
 Everything here runs in the helper thread of `Namespaces`.
 """
 
 import errno
-import ipaddress
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from appliance.host.dump import IFF_UP, Link
 from appliance.host.netns import Namespaces
 from appliance.topology import HOST
 
@@ -20,24 +19,6 @@ OURS = "alpha-ren"
 
 ROUTE_PROTOCOL = 156
 """Who made a route (rtm_protocol); a number that nobody else uses."""
-
-IFF_UP = 1
-SCOPE_LINK = 253
-MAIN_TABLE = 254
-
-
-class Link(msgspec.Struct, frozen=True):
-    """A link as one namespace sees it; `peer` is the index of a veth's other end, in that end's own namespace."""
-
-    index: int
-    name: str
-    kind: str
-    mac: str
-    alias: str
-    up: bool
-    peer: int
-    master: int
-    isolated: bool
 
 
 class Sockets:
@@ -87,34 +68,6 @@ def link(socket: IPRoute, name: str) -> Link | None:
     return _link(message)
 
 
-def links(socket: IPRoute) -> dict[str, Link]:
-    """Return the links of a namespace by name."""
-    return {link.name: link for link in map(_link, socket.get_links())}
-
-
-def addresses(socket: IPRoute) -> dict[int, set[str]]:
-    """Return the addresses of each link by its index, in CIDR form; link-local ones the kernel made are left out."""
-    found: dict[int, set[str]] = {}
-    for message in socket.get_addr():
-        if message["scope"] == SCOPE_LINK:
-            continue
-        text = message.get("local") or message.get("address")
-        interface = ipaddress.ip_interface(f"{text}/{message['prefixlen']}")
-        found.setdefault(message["index"], set()).add(str(interface))
-    return found
-
-
-def routes(socket: IPRoute) -> dict[str, str]:
-    """Return the gateways of our routes in the main table by destination (`default`, `default6` or a CIDR)."""
-    found: dict[str, str] = {}
-    for message in socket.get_routes(table=MAIN_TABLE):
-        if message["proto"] == ROUTE_PROTOCOL and message.get("table") == MAIN_TABLE:
-            default = "default6" if message["family"] == 10 else "default"
-            destination = f"{message.get('dst')}/{message['dst_len']}" if message["dst_len"] else default
-            found[destination] = str(message.get("gateway"))
-    return found
-
-
 def _link(message: Any) -> Link:
     return Link(
         index=message["index"],
@@ -123,6 +76,7 @@ def _link(message: Any) -> Link:
         mac=str(message.get("address") or ""),
         alias=str(message.get("ifalias") or ""),
         up=bool(message["flags"] & IFF_UP),
+        mtu=int(message.get("mtu") or 0),
         peer=int(message.get("link") or 0),
         master=int(message.get("master") or 0),
         isolated=bool(message.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_ISOLATED")),

@@ -11,7 +11,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from appliance.errors import ApplianceError
-from appliance.host.links import OURS, ROUTE_PROTOCOL, Link, Sockets, addresses, link
+from appliance.host.dump import Link, see
+from appliance.host.links import OURS, ROUTE_PROTOCOL, Sockets, link
 from appliance.host.netns import KernelRefused, Namespaces
 from appliance.topology import HOST, Bridge, Namespace, Nic, Noun, Route, Veth, WireGuard
 
@@ -130,7 +131,7 @@ class Netlink:
         host.link("set", index=outer.index, master=bridge.index, ifalias=OURS, state="up")
         host.brport("set", index=outer.index, isolated=int(veth.isolated))
         inside.link("set", index=inner.index, state="up")
-        _address(inside, inner.index, veth.addresses)
+        self._address(veth.namespace, inner.index, veth.addresses)
 
     def _nic(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
@@ -147,7 +148,7 @@ class Netlink:
             there = _there(inside, nic.name)
         inside.link("set", index=there.index, state="up")
         if nic.addresses:
-            _address(inside, there.index, nic.addresses)
+            self._address(nic.namespace, there.index, nic.addresses)
 
     def _give_back(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
@@ -175,11 +176,22 @@ class Netlink:
         with self._namespaces.inside(wireguard.namespace):
             configure(wireguard)
         inside.link("set", index=index, ifalias=OURS, state="up")
-        _address(inside, index, wireguard.addresses)
+        self._address(wireguard.namespace, index, wireguard.addresses)
 
     def _route(self, route: Route) -> None:
         socket = self._sockets.of(route.namespace)
         socket.route("replace", **_destination(route), gateway=route.gateway, proto=ROUTE_PROTOCOL)
+
+    def _address(self, namespace: str, index: int, wanted: tuple[str, ...]) -> None:
+        """Give a link exactly these addresses; without duplicate address detection, which would delay every bind."""
+        socket = self._sockets.of(namespace)
+        have = see(self._namespaces, namespace).addresses.get(index, set())
+        for text in have - set(wanted):
+            socket.addr("del", index=index, **_parts(text))
+        for text in wanted:
+            if text not in have:
+                nodad = {"flags": IFA_F_NODAD} if ":" in text else {}
+                socket.addr("add", index=index, **_parts(text), **nodad)
 
     def _delete(self, namespace: str, name: str) -> None:
         socket = self._sockets.of(namespace)
@@ -198,17 +210,6 @@ def _there(socket: IPRoute, name: str) -> Link:
 def _paired(outer: Link, inner: Link) -> bool:
     """Whether two links are the two ends of one veth."""
     return outer.kind == inner.kind == "veth" and outer.peer == inner.index and inner.peer == outer.index
-
-
-def _address(socket: IPRoute, index: int, wanted: tuple[str, ...]) -> None:
-    """Give a link exactly these addresses; without duplicate address detection, which would delay every bind."""
-    have = addresses(socket).get(index, set())
-    for text in have - set(wanted):
-        socket.addr("del", index=index, **_parts(text))
-    for text in wanted:
-        if text not in have:
-            nodad = {"flags": IFA_F_NODAD} if ":" in text else {}
-            socket.addr("add", index=index, **_parts(text), **nodad)
 
 
 def _parts(text: str) -> dict[str, str | int]:

@@ -39,7 +39,7 @@ class Namespaces:
     """The namespaces pinned in `directory`, around the one at `host`."""
 
     def __init__(self, directory: Path = PINNED, host: Path = Path("/proc/self/ns/net")) -> None:
-        self._directory = directory
+        self.directory = directory
         self._host = os.open(host, os.O_RDONLY | os.O_CLOEXEC)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel", initializer=self._start)
 
@@ -63,30 +63,44 @@ class Namespaces:
 
     def path(self, name: str) -> Path:
         """Return where a namespace is pinned."""
-        return self._directory / name
+        return self.directory / name
 
     def names(self) -> tuple[str, ...]:
         """Return the pinned namespaces that really are ones: a file that nothing is mounted on is none."""
+        return tuple(name for name in self.inodes() if name != HOST)
+
+    def inodes(self) -> dict[str, int]:
+        """Return the host's namespace and the pinned ones, each with what tells it from an earlier one of its
+        name.
+        """
+        found = {HOST: os.stat(self._host).st_ino}
         try:
-            entries = sorted(os.listdir(self._directory))
+            folder = os.stat(self.directory).st_dev
+            entries = sorted(os.listdir(self.directory))
         except FileNotFoundError:
-            return ()
-        return tuple(name for name in entries if self.inode(name) is not None)
+            return found
+        for name in entries:
+            with suppress(FileNotFoundError):
+                pinned = os.stat(self.path(name))
+                if pinned.st_dev != folder:
+                    found[name] = pinned.st_ino
+        return found
 
     def inode(self, name: str) -> int | None:
         """Return what tells this namespace from an earlier one of the same name (on nsfs), or None where there is
         none.
         """
+        if name == HOST:
+            return os.stat(self._host).st_ino
         try:
-            found = os.stat(self._host if name == HOST else self.path(name))
-            mountpoint = os.stat(self._directory) if name != HOST else None
+            found, folder = os.stat(self.path(name)), os.stat(self.directory)
         except FileNotFoundError:
             return None
-        return None if mountpoint is not None and found.st_dev == mountpoint.st_dev else found.st_ino
+        return None if found.st_dev == folder.st_dev else found.st_ino
 
     def make(self, name: str) -> None:
         """Pin a new namespace."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.path(name)
         path.touch(mode=0o444)
         try:

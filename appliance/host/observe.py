@@ -1,14 +1,17 @@
 """What is there, in the nouns of what should be. Runs in the helper thread of `Namespaces`.
 
-The wanted machine is a hint of where to look (which sysctls, which rulesets), never of what is found.
+What was seen is kept, and only what may have changed since is looked at again. The wanted machine is a hint of where to
+look (which sysctls, which rulesets), never of what is found.
 """
 
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from appliance.host.dump import Seen, see
+from appliance.host.events import Stale
 from appliance.host.firewall import Firewall
-from appliance.host.links import OURS, Link, Sockets, addresses, links, routes
+from appliance.host.links import OURS, ROUTE_PROTOCOL, Sockets
 from appliance.host.netlink import FORWARDING, Netlink
 from appliance.host.netns import Namespaces
 from appliance.topology import HOST, Bridge, Machine, Namespace, Nic, Observed, Route, Ruleset, Veth, WireGuard
@@ -17,37 +20,48 @@ CARD_KINDS = ("", "veth", "macvlan", "ipvlan")
 """A card of hardware has no kind; a container's cards are the others."""
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """The links and addresses of one namespace."""
-
-    links: dict[str, Link]
-    addresses: dict[int, set[str]]
-
-
 class Observer:
-    """Dumps the kernel's state."""
+    """Knows the kernel's state as it was at the last `look`."""
 
     def __init__(self, namespaces: Namespaces, sockets: Sockets, netlink: Netlink, firewall: Firewall) -> None:
         self._namespaces = namespaces
         self._sockets = sockets
         self._netlink = netlink
         self._firewall = firewall
+        self._seen: dict[str, Seen] = {}
+        self._listed: dict[str, str] = {}
+        self._values: dict[str, dict[str, str]] = {}
+        self._guards: dict[str, WireGuard] = {}
+
+    def look(self, stale: Stale) -> None:
+        """Look again at what is stale, and at namespaces that are new or were replaced."""
+        inodes = self._namespaces.inodes()
+        for name, seen in list(self._seen.items()):
+            if stale.everything or inodes.get(name) != seen.inode:
+                self._forget(name)
+        for name in stale.rules:
+            self._listed.pop(name, None)
+        for name in stale.sysctls:
+            self._values.pop(name, None)
+        for name in inodes:
+            if name in stale.links or name not in self._seen:
+                self._guards = {key: each for key, each in self._guards.items() if each.namespace != name}
+                self._seen[name] = see(self._namespaces, name)
+        self._sockets.keep(inodes)
 
     def network(self, wanted: Machine) -> Observed:
         """Return everything but units and files."""
-        inner = self._namespaces.names()
-        self._sockets.keep(inner)
-        seen = {name: self._see(name) for name in (HOST, *inner)}
+        inner = [name for name in self._seen if name != HOST]
         hints = {namespace.name: namespace for namespace in wanted.namespaces}
         names = (HOST, *inner) if HOST in hints else inner
         machine = Machine(
             namespaces=tuple(self._namespace(hints.get(name, Namespace(name=name))) for name in names),
-            bridges=tuple(_bridges(seen[HOST])),
-            veths=tuple(veth for name in inner for veth in _veths(name, seen, wanted)),
-            nics=tuple(nic for name in inner for nic in _nics(name, seen[name], wanted)),
-            wireguards=tuple(each for name in inner for each in self._wireguards(name, seen[name], wanted)),
-            routes=tuple(route for name in inner for route in self._routes(name)),
-            rulesets=tuple(self._rulesets((HOST, *inner), wanted.rulesets)),
+            bridges=tuple(_bridges(self._seen[HOST])),
+            veths=tuple(_veths(self._seen, wanted)),
+            nics=tuple(nic for name in inner for nic in _nics(name, self._seen[name], wanted)),
+            wireguards=tuple(each for name in inner for each in self._wireguards(name, self._seen[name], wanted)),
+            routes=tuple(route for name in inner for route in _routes(name, self._seen[name])),
+            rulesets=tuple(self._rulesets(wanted.rulesets)),
         )
         return Observed(machine=machine)
 
@@ -55,9 +69,9 @@ class Observer:
         """Return (namespace, name on the host) of every NIC that was moved."""
         return tuple(
             (name, link.alias.removeprefix(f"{OURS}:"))
-            for name in self._namespaces.names()
-            for link in links(self._sockets.of(name)).values()
-            if link.alias.startswith(f"{OURS}:")
+            for name, seen in self._seen.items()
+            for link in seen.links.values()
+            if name != HOST and link.alias.startswith(f"{OURS}:")
         )
 
     def spare(self) -> tuple[tuple[str, str], ...]:
@@ -66,39 +80,45 @@ class Observer:
         """
         return tuple(
             (link.name, link.mac)
-            for link in sorted(links(self._sockets.of(HOST)).values(), key=lambda link: link.name)
+            for link in sorted(self._seen[HOST].links.values(), key=lambda link: link.name)
             if link.name != "lo" and link.mac and not link.master and link.alias != OURS and link.kind in CARD_KINDS
         )
 
     def uplink(self, namespace: str) -> tuple[str, ...]:
         """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
-        if self._namespaces.inode(namespace) is None:
+        if namespace not in self._seen:
             return ()
-        seen = self._see(namespace)
+        seen = self._seen[namespace]
         cards = [link for link in seen.links.values() if link.alias.startswith(f"{OURS}:")]
         return tuple(sorted(address for card in cards for address in seen.addresses.get(card.index, ())))
 
-    def _see(self, name: str) -> Seen:
-        socket = self._sockets.of(name)
-        return Seen(links(socket), addresses(socket))
+    def _forget(self, name: str) -> None:
+        for kept in (self._seen, self._listed, self._values):
+            kept.pop(name, None)
 
     def _namespace(self, hint: Namespace) -> Namespace:
-        values = tuple((name, self._netlink.sysctl(hint.name, name)) for name, _ in hint.sysctls)
+        values = tuple((name, self._value(hint.name, name)) for name, _ in hint.sysctls)
         if hint.name == HOST:
             return Namespace(name=HOST, sysctls=values)
-        forwarding = [self._netlink.sysctl(hint.name, name) for name in FORWARDING]
+        forwarding = [self._value(hint.name, name) for name in FORWARDING]
         # Half of it is neither: it is said as the opposite of what is wanted, so that it gets mended.
         router = forwarding[0] == "1" if len(set(forwarding)) == 1 else not hint.forwarding
         return Namespace(name=hint.name, forwarding=router, sysctls=values)
 
-    def _routes(self, name: str) -> Iterator[Route]:
-        for destination, gateway in routes(self._sockets.of(name)).items():
-            yield Route(namespace=name, destination=destination, gateway=gateway)
+    def _value(self, namespace: str, name: str) -> str:
+        values = self._values.setdefault(namespace, {})
+        if name not in values:
+            values[name] = self._netlink.sysctl(namespace, name)
+        return values[name]
 
-    def _rulesets(self, names: tuple[str, ...], wanted: Iterable[Ruleset]) -> Iterator[Ruleset]:
+    def _rulesets(self, wanted: Iterable[Ruleset]) -> Iterator[Ruleset]:
         for ruleset in wanted:
-            if ruleset.namespace in names:
-                yield self._firewall.observed(ruleset)
+            if ruleset.namespace in self._seen:
+                if ruleset.namespace not in self._listed:
+                    self._listed[ruleset.namespace] = self._firewall.listed(ruleset.namespace)
+                in_force = self._listed[ruleset.namespace]
+                same = in_force == self._firewall.canonical(ruleset.text)
+                yield ruleset if same else Ruleset(namespace=ruleset.namespace, text=in_force)
 
     def _wireguards(self, name: str, seen: Seen, wanted: Machine) -> Iterator[WireGuard]:
         hints = {each.key: each for each in wanted.wireguards}
@@ -109,12 +129,13 @@ class Observer:
                 if hint is None:
                     yield blank
                     continue
-                from appliance.host.wireguard import observe
+                if hint.key not in self._guards:
+                    from appliance.host.wireguard import observe
 
-                with self._namespaces.inside(name):
-                    found = observe(hint)
+                    with self._namespaces.inside(name):
+                        self._guards[hint.key] = observe(hint)
                 have = _in_order(seen.addresses.get(link.index, set()), hint.addresses)
-                yield msgspec.structs.replace(found, addresses=have, up=link.up)
+                yield msgspec.structs.replace(self._guards[hint.key], addresses=have, up=link.up)
 
 
 def _bridges(host: Seen) -> Iterator[Bridge]:
@@ -123,31 +144,37 @@ def _bridges(host: Seen) -> Iterator[Bridge]:
             yield Bridge(name=link.name, up=link.up)
 
 
-def _veths(name: str, seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
-    """Yield the legs in a namespace: veths whose other end is a link of ours on the host.
+def _routes(name: str, seen: Seen) -> Iterator[Route]:
+    for way in seen.ways:
+        if way.protocol == ROUTE_PROTOCOL:
+            yield Route(namespace=name, destination=way.destination, gateway=way.gateway)
+
+
+def _veths(seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
+    """Yield the legs in all namespaces: veths whose other end is a link of ours on the host.
 
     A moved NIC may be a veth too, whose other end is elsewhere: the number of that says nothing about links here.
     """
     hints = {veth.key: veth for veth in wanted.veths}
-    host = seen[HOST].links
-    by_index = {link.index: link for link in host.values()}
-    for link in seen[name].links.values():
-        ours = link.kind == "veth" and not link.alias.startswith(f"{OURS}:")
-        outer = by_index.get(link.peer) if ours else None
-        if outer is None or outer.peer != link.index or outer.alias != OURS:
-            continue
-        hint = hints.get(f"{name}/{link.name}")
-        master = by_index.get(outer.master)
-        yield Veth(
-            namespace=name,
-            name=link.name,
-            up=link.up and outer.up,
-            host_name=outer.name,
-            mac=link.mac,
-            bridge="" if master is None else master.name,
-            isolated=outer.isolated,
-            addresses=_in_order(seen[name].addresses.get(link.index, set()), hint.addresses if hint else ()),
-        )
+    by_index = {link.index: link for link in seen[HOST].links.values()}
+    for name, inside in seen.items():
+        for link in inside.links.values() if name != HOST else ():
+            ours = link.kind == "veth" and not link.alias.startswith(f"{OURS}:")
+            outer = by_index.get(link.peer) if ours else None
+            if outer is None or outer.peer != link.index or outer.alias != OURS:
+                continue
+            hint = hints.get(f"{name}/{link.name}")
+            master = by_index.get(outer.master)
+            yield Veth(
+                namespace=name,
+                name=link.name,
+                up=link.up and outer.up,
+                host_name=outer.name,
+                mac=link.mac,
+                bridge="" if master is None else master.name,
+                isolated=outer.isolated,
+                addresses=_in_order(inside.addresses.get(link.index, set()), hint.addresses if hint else ()),
+            )
 
 
 def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:

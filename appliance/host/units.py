@@ -13,6 +13,7 @@ from dbus_fast.aio import MessageBus
 from dbus_fast.errors import DBusError
 
 from appliance.errors import NOT_DECODED, ApplianceError, DeadlinePassed, Unavailable
+from appliance.host.files import Contents
 from appliance.host.netns import Namespaces
 from appliance.topology import HOST, Loaded, Unit, UnitFact
 
@@ -38,6 +39,16 @@ class UnitFailed(ApplianceError):
     hint = "`alpha-ren logs COMPONENT` has what it said; systemd starts it again."
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What systemd said of a unit when it was asked last."""
+
+    state: str
+    main: int = 0
+    restarts: int = 0
+    since: float = 0.0
+    memory_mb: float = 0.0
+
+
 class Units:
     """The units of ours. `changed` is called with a sentence whenever one of them changes its state."""
 
@@ -57,6 +68,9 @@ class Units:
         self._bus = MessageBus(bus_type=BusType.SYSTEM)
         self._jobs: dict[str, asyncio.Future[str]] = {}
         self._ours: set[str] = set()
+        self._known: dict[str, Known] = {}
+        self._told: set[str] = set()
+        self._contents = Contents()
 
     async def __aenter__(self) -> Self:
         try:
@@ -95,15 +109,29 @@ class Units:
             await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it unannotated
 
     async def observe(self) -> tuple[UnitFact, ...]:
-        """Return our units: those with our mark in the directory of units made at run time."""
+        """Return our units: those with our mark in the directory of units made at run time.
+
+        systemd is asked again only about those that it has told of since.
+        """
         texts = await asyncio.to_thread(self._texts)
         self._ours = set(texts)
-        states: dict[str, tuple[str, str]] = {}
-        if texts:
-            (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], list(texts)])
-            states = {row[0]: (row[3], row[6]) for row in rows}
-        facts = (self._fact(name, text, *states.get(name, ("inactive", ""))) for name, text in sorted(texts.items()))
-        return tuple(await asyncio.gather(*facts))
+        asked = {name for name in texts if name in self._told or name not in self._known}
+        # Whatever it tells from here on makes them be asked about once more.
+        self._told -= asked
+        try:
+            known = await self._ask(asked) if asked else {}
+        except BaseException:
+            self._told |= asked
+            raise
+        self._known = {name: each for name, each in (self._known | known).items() if name in texts}
+        return await asyncio.to_thread(
+            lambda: tuple(self._fact(name, text, self._known[name]) for name, text in sorted(texts.items()))
+        )
+
+    def forget(self) -> None:
+        """Ask systemd about all units the next time."""
+        self._known = {}
+        self._contents.forget()
 
     def write(self, units: Iterable[Unit]) -> None:
         """Put the units' texts in place, each in one step; systemd sees them at the next `reload_manager`."""
@@ -159,16 +187,20 @@ class Units:
     def _texts(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for path in self._directory.glob("alpha-ren-*"):
-            if path.suffix in (".service", ".slice") and path.is_file():
-                text = path.read_text(encoding="utf-8", errors="replace")
-                if text.startswith(self._mark):
-                    found[path.name] = text
+            read = self._contents.of(path) if path.suffix in (".service", ".slice") and path.is_file() else None
+            if read is not None and read[0].startswith(self._mark):
+                found[path.name] = read[0]
         return found
 
-    async def _fact(self, name: str, text: str, state: str, path: str) -> UnitFact:
-        loaded = self._recall(name)
+    async def _ask(self, names: Iterable[str]) -> dict[str, Known]:
+        (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], sorted(names)])
+        places = {row[0]: (row[3], row[6]) for row in rows}
+        known = await asyncio.gather(*(self._known_of(name, *places.get(name, ("inactive", ""))) for name in names))
+        return dict(zip(names, known, strict=True))
+
+    async def _known_of(self, name: str, state: str, path: str) -> Known:
         if not path or not name.endswith(".service"):
-            return UnitFact(name=name, text=text, state=state, loaded=loaded)
+            return Known(state=state)
         service = f"{SYSTEMD}.Service"
         main, restarts, memory, since = await asyncio.gather(
             self._get(path, service, "MainPID"),
@@ -177,16 +209,25 @@ class Units:
             self._get(path, f"{SYSTEMD}.Unit", "ActiveEnterTimestamp"),
         )
         used = int(memory or 0)
-        return UnitFact(
-            name=name,
-            text=text,
+        return Known(
             state=state,
-            loaded=loaded,
-            orphan=state == "active" and self._is_orphan(text, int(main or 0)),
+            main=int(main or 0),
             restarts=int(restarts or 0),
             since=int(since or 0) / 1e6,
             # The highest number is systemd's word for "not counted".
             memory_mb=0.0 if used == 2**64 - 1 else round(used / 2**20, 1),
+        )
+
+    def _fact(self, name: str, text: str, known: Known) -> UnitFact:
+        return UnitFact(
+            name=name,
+            text=text,
+            state=known.state,
+            loaded=self._recall(name),
+            orphan=known.state == "active" and self._is_orphan(text, known.main),
+            restarts=known.restarts,
+            since=known.since,
+            memory_mb=known.memory_mb,
         )
 
     def _is_orphan(self, text: str, main: int) -> bool:
@@ -205,15 +246,17 @@ class Units:
             return False
 
     def _remember(self, name: str, loaded: Loaded) -> None:
+        self._told.add(name)
         self._loaded.mkdir(parents=True, exist_ok=True, mode=0o700)
         candidate = self._loaded / f".{name}.new"
         candidate.write_bytes(msgspec.json.encode(loaded))
         candidate.rename(self._loaded / f"{name}.json")
 
     def _recall(self, name: str) -> Loaded | None:
+        read = self._contents.of(self._loaded / f"{name}.json")
         try:
-            return msgspec.json.decode((self._loaded / f"{name}.json").read_bytes(), type=Loaded)
-        except (FileNotFoundError, *NOT_DECODED):
+            return None if read is None else msgspec.json.decode(read[0], type=Loaded)
+        except NOT_DECODED:
             return None
 
     async def _job(self, method: str, name: str, deadline_s: float) -> None:
@@ -243,6 +286,7 @@ class Units:
                 self._changed(f"a job of {name} ended as {result}")
         elif message.member == "PropertiesChanged" and (name := unit_of(message.path or "")) in self._ours:
             state = message.body[1].get("ActiveState")
+            self._told.add(name)
             if state is not None:
                 self._changed(f"{name} is {state.value}")
 

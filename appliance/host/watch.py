@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 
 from appliance.host.netns import KernelRefused
 
-# inotify.h: IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, and IN_ONLYDIR.
-MASK = 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x01000000
+# inotify.h: IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE, IN_DELETE_SELF, and
+# IN_ONLYDIR.
+MASK = 0x4 | 0x8 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x01000000
 NONBLOCK = 0o4000
 CLOEXEC = 0o2000000
 BUFFER = 1 << 16

@@ -27,13 +27,17 @@ class Intent:
         self._profile = profile
         self._store = keys
         self._queue = ""
+        self._declared: tuple[Config, tuple[ComponentSpec, ...]] | None = None
+        self._formed: tuple[Config, Facts, Desired] | None = None
         self.keys: dict[str, Keys] = {}
         self.uplink: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
 
     async def form(self, config: Config) -> Desired:
         """Return what the machine should be; raise BadDeclaration where the components contradict each other."""
-        declared = await asyncio.to_thread(specs, config)
+        if self._declared is None or self._declared[0] != config:
+            self._declared = (config, await asyncio.to_thread(specs, config))
+        declared = self._declared[1]
         placed = place(config, declared)
         way_out = gateway(placed).instance.name
         choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out, self._profile)
@@ -52,7 +56,10 @@ class Intent:
             budget=None if self._profile is None else self._profile.budget,
             public_keys={name: pair.public for name, pair in self.keys.items()},
         )
-        return await asyncio.to_thread(desired, config, declared, facts)
+        # Declarations follow from the configuration alone: what was formed from the same stays.
+        if self._formed is None or self._formed[:2] != (config, facts):
+            self._formed = (config, facts, await asyncio.to_thread(desired, config, declared, facts))
+        return self._formed[2]
 
     @property
     def queue_key(self) -> str:

@@ -21,6 +21,7 @@ class KeyStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._read: dict[Path, tuple[int, int, Keys]] = {}
 
     def curve(self, names: Iterable[str]) -> dict[str, Keys]:
         """Return the CURVE pair of each name, made where there is none yet."""
@@ -60,8 +61,14 @@ class KeyStore:
         path = self._directory / f"{name}.secret"
         if not path.exists():
             self._write(path, generate_keys().secret)
-        secret = path.read_text(encoding="ascii").strip()
-        return Keys(public=public_of(secret), secret=secret)
+        # Every key is a file of its own, put in place whole: another key is another file.
+        status = path.stat()
+        kept = self._read.get(path)
+        if kept is None or kept[:2] != (status.st_ino, status.st_ctime_ns):
+            secret = path.read_text(encoding="ascii").strip()
+            kept = (status.st_ino, status.st_ctime_ns, Keys(public=public_of(secret), secret=secret))
+            self._read[path] = kept
+        return kept[2]
 
     def _write(self, path: Path, secret: str) -> None:
         """Whole and on disk, or not at all: half a key would lock a component out for good."""

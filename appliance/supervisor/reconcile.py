@@ -15,8 +15,6 @@ from appliance.topology import File, Machine, Noun, Observed, Unit, UnitFact
 
 log = logging.getLogger(__name__)
 
-PINNED_AT = "/run/netns"
-
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What a round did: the steps it took, the problems it met, what it saw before."""
@@ -64,9 +62,7 @@ class Reconciler:
             )
         finally:
             self.step = ""
-        await self._box.follow(
-            [each.name for each in wanted.namespaces], [PINNED_AT, *(each.path for each in wanted.directories)]
-        )
+        await self._box.follow(each.path for each in wanted.directories)
         return Round(steps=steps, problems=tuple(problems), observed=observed)
 
     async def _units(self, steps: list[Step], problems: list[Problem], failed: set[str]) -> None:

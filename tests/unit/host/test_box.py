@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from appliance.host import observe
 from appliance.host.box import Box
-from appliance.supervisor.plan import Step
+from appliance.host.dump import Seen, see
+from appliance.host.events import Stale
+from appliance.host.firewall import Firewall
+from appliance.host.links import Sockets
+from appliance.host.netlink import Netlink
+from appliance.host.netns import Namespaces
+from appliance.host.observe import Observer
+from appliance.supervisor.plan import Step, plan
 from appliance.supervisor.reconcile import Reconciler
 from appliance.topology import HOST, File
 from tests.unit.host.place import Heard, said_in, throwaway
@@ -180,13 +189,75 @@ def test_the_kernel_tells_of_a_change(tmp_path: Path, namespace: str, command: t
     run(tmp_path, work, heard)
 
 
+def test_only_what_an_event_touched_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+
+    def noted(namespaces: Namespaces, name: str) -> Seen:
+        looked.append(name)
+        return see(namespaces, name)
+
+    async def work(box: Box, _reconciler: Reconciler) -> None:
+        spaces = box.namespaces
+        sockets = Sockets(spaces)
+        observer = Observer(spaces, sockets, Netlink(spaces, sockets), Firewall(spaces))
+        await spaces.call(lambda: observer.look(Stale()))
+        monkeypatch.setattr(observe, "see", noted)
+        await spaces.call(lambda: observer.look(Stale()))
+        assert looked == []
+        await ip(box, "srv-1", "ip", "addr", "add", "192.0.2.1/32", "dev", "cluster")
+        await spaces.call(lambda: observer.look(Stale(links={"srv-1"})))
+        assert looked == ["srv-1"]
+        found = await spaces.call(lambda: observer.network(NETWORK))
+        assert lines(plan(NETWORK, found)) == ["change veth srv-1/cluster (addresses)"]
+        await spaces.call(lambda: observer.look(Stale(everything=True)))
+        assert set(looked[1:]) == {HOST, *(each.name for each in NETWORK.namespaces)}
+
+    run(tmp_path, work)
+
+
+def test_what_was_lost_in_a_storm_is_found(tmp_path: Path) -> None:
+    """The kernel drops events that nobody has read, and says so once."""
+    heard = Heard()
+    storm = "".join(
+        f"addr add 192.0.2.{number % 250}/32 dev lo\naddr del 192.0.2.{number % 250}/32 dev lo\n"
+        for number in range(2000)
+    )
+    (tmp_path / "storm").write_text(f"{storm}addr add 192.0.2.251/32 dev cluster\n")
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await reconciler.look(NETWORK)
+        with box.namespaces.open("srv-1") as descriptor:
+            # The loop stands still meanwhile.
+            subprocess.run(  # noqa: ASYNC221
+                ["nsenter", f"--net=/proc/self/fd/{descriptor}", "ip", "-batch", str(tmp_path / "storm")],
+                pass_fds=(descriptor,),
+                check=True,
+                timeout=60,
+            )
+        steps, _ = await reconciler.look(NETWORK)
+        assert "events were lost in srv-1" in heard
+        assert "change veth srv-1/cluster (addresses)" in lines(steps)
+
+    run(tmp_path, work, heard)
+
+
+def test_a_namespace_whose_pin_was_taken_away_is_told(tmp_path: Path) -> None:
+    heard = Heard()
+
+    async def work(box: Box, _reconciler: Reconciler) -> None:
+        subprocess.run(["umount", "-l", box.namespaces.path("srv-1")], check=True, timeout=60)  # noqa: ASYNC221
+        await heard.wait_for("the namespace srv-1 went")
+
+    run(tmp_path, work, heard)
+
+
 def test_a_file_that_comes_in_a_watched_folder_is_told(tmp_path: Path) -> None:
     heard = Heard()
     folder = tmp_path / "watched"
     folder.mkdir()
 
     async def work(box: Box, _reconciler: Reconciler) -> None:
-        await box.follow((), (str(folder), str(tmp_path / "absent")))
+        await box.follow((str(folder), str(tmp_path / "absent")))
         (folder / "lease.json").write_text("{}")
         await heard.wait_for(f"a file changed in {folder}")
 

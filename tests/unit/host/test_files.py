@@ -3,9 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from appliance.host.files import FileRefused, directories, files, make_directory, write
+from appliance.host.files import Contents, FileRefused, directories, make_directory, write
 from appliance.topology import Directory, File
 
 
@@ -17,12 +18,22 @@ def put(file: File) -> None:
 def test_a_file_is_written_with_its_mode_and_found_again(tmp_path: Path) -> None:
     file = File(path=str(tmp_path / "a.conf"), content="ä\n", mode=0o640)
     put(file)
-    assert list(files([file])) == [file]
+    assert list(Contents().files([file])) == [file]
     assert [path.name for path in tmp_path.iterdir()] == ["a.conf"]
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    assert list(files([File(path=str(tmp_path / "a"), content="")])) == []
+    assert list(Contents().files([File(path=str(tmp_path / "a"), content="")])) == []
+
+
+def test_a_file_is_read_again_once_it_was_changed(tmp_path: Path) -> None:
+    contents = Contents()
+    file = File(path=str(tmp_path / "a"), content="one")
+    for wanted in (file, msgspec.structs.replace(file, content="two"), msgspec.structs.replace(file, mode=0o600)):
+        put(wanted)
+        assert list(contents.files([wanted])) == [wanted]
+    (tmp_path / "a").unlink()
+    assert list(contents.files([file])) == []
 
 
 def test_the_checker_sees_the_candidate_and_its_approval_puts_it_in_place(tmp_path: Path) -> None:

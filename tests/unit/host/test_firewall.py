@@ -27,7 +27,7 @@ def test_a_ruleset_that_is_refused_leaves_the_old_one_in_force(tmp_path: Path) -
             firewall.apply(good)
             with pytest.raises(BadRuleset, match="refuses the ruleset"):
                 firewall.apply(Ruleset(namespace="x", text=GOOD.replace("filter hook", "no-such-thing hook")))
-            assert firewall.observed(good) == good
+            assert firewall.listed("x") == firewall.canonical(GOOD)
         finally:
             namespaces.remove("x")
 
