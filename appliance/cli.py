@@ -34,6 +34,7 @@ from appliance.contracts.machine import (
     MachineStatus,
     PendingChange,
     Plan,
+    Repair,
     Reverted,
 )
 from appliance.contracts.user import Done
@@ -149,6 +150,12 @@ def _status(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _repair_text(repair: Repair) -> str:
+    when = time.strftime("%F %T", time.localtime(repair.at))
+    more = f" and {len(repair.steps) - 1} more steps" if len(repair.steps) > 1 else ""
+    return f"{when} in {repair.took_s:.2f} s: {repair.steps[0]}{more}, because {repair.cause}"
+
+
 def status_text(status: MachineStatus) -> str:
     """Return the status for a person: facts, then a table of units, then what is wrong."""
     state = "READY" if status.ready else "NOT READY"
@@ -164,6 +171,7 @@ def status_text(status: MachineStatus) -> str:
         ("load", load_text(status.use) if status.use else ""),
         ("boot", "  ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in status.boot)),
         *(("note", note) for note in status.notes),
+        *(("repaired", _repair_text(repair)) for repair in status.repairs[-3:]),
     )
     lines += [f"  {name:<14}{value}" for name, value in facts if value]
     rows = [

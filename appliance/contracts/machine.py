@@ -98,13 +98,28 @@ class InstanceUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     waits: Waits = Waits()
 
 
+class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Event `machine.repaired`: the machine was not as it should be, and these steps were taken.
+
+    `cause` are the events that told of it, `took_s` the seconds from the first of them to the last step, `failed` what
+    went wrong, in sentences; it is tried again.
+    """
+
+    at: float
+    cause: str
+    steps: tuple[str, ...]
+    took_s: float
+    failed: tuple[str, ...] = ()
+
+
 class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
     `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
     to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85), `ended` what
     became of the last change on trial, since the supervisor started and until another is made, `pending` a
-    change that waits for its confirmation; `use` and `instances` are at most ten seconds old.
+    change that waits for its confirmation; `use` and `instances` are at most ten seconds old; `repairs` are the latest
+    ones, the newest last.
     """
 
     at: float
@@ -126,6 +141,7 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     pending: PendingChange | None = None
     use: MachineUse | None = None
     instances: tuple[InstanceUse, ...] = ()
+    repairs: tuple[Repair, ...] = ()
     pairing: Pairing | None = None
 
 

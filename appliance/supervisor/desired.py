@@ -41,7 +41,11 @@ from appliance.topology import (
 
 SUPERVISOR = "supervisor"
 SUPERVISOR_RIGHTS = Rights(
-    emit=("machine",), subscribe=("health",), call=("*",), serve=("supervisor.*",), administer=EVERY_ADDRESS
+    emit=("machine", "machine.repaired"),
+    subscribe=("health",),
+    call=("*",),
+    serve=("supervisor.*",),
+    administer=EVERY_ADDRESS,
 )
 
 _HOST_SYSCTLS = (("ipv6/conf/default/disable_ipv6", "1"),)

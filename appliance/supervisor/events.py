@@ -1,8 +1,15 @@
-"""Why the supervisor wakes: causes are gathered while it works, and taken all at once when it looks again."""
+"""Why the supervisor wakes, and how soon it may work again: causes are gathered while it works, and taken all at once
+when it looks again.
+"""
 
 import asyncio
+import time
 
 MOST_CAUSES = 8
+SEPARATOR = "; "
+BURST_S = 1.0
+SHARE = 1 / 3
+LONGEST_REST_S = 3.0
 
 
 class Wake:
@@ -11,9 +18,14 @@ class Wake:
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._causes: dict[str, None] = {}
+        self._began = 0.0
+        self.began = 0.0
+        """When the first of the causes that were taken last came, on the monotonic clock."""
 
     def __call__(self, cause: str) -> None:
         """Wake whoever waits; `cause` is one sentence for the journal."""
+        if not self._causes:
+            self._began = time.monotonic()
         self._causes[cause] = None
         self._event.set()
 
@@ -23,12 +35,34 @@ class Wake:
             async with asyncio.timeout(deadline_s):
                 await self._event.wait()
         except TimeoutError:
+            self.began = time.monotonic()
             return "timer"
         return self.taken()
 
     def taken(self) -> str:
         """Return the causes so far and forget them."""
         causes, self._causes = list(self._causes), {}
+        self.began = self._began
         self._event.clear()
         more = len(causes) - MOST_CAUSES
-        return "; ".join(causes[:MOST_CAUSES]) + (f"; and {more} more" if more > 0 else "")
+        return SEPARATOR.join(causes[:MOST_CAUSES]) + (f"; and {more} more" if more > 0 else "")
+
+
+class Pace:
+    """How long to rest between two rounds: not at all after little work, and two thirds of the time in a storm.
+
+    Work is paid from a purse of BURST_S seconds, which fills again by SHARE of the time that passes. `now` is
+    monotonic.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._purse = BURST_S
+        self._filled = now
+
+    def rest_s(self, now: float, worked_s: float) -> float:
+        """Return the rest after work of so many seconds that ends now."""
+        self._purse = min(BURST_S, self._purse + SHARE * (now - self._filled)) - worked_s
+        self._filled = now
+        rest_s = min(LONGEST_REST_S, max(0.0, -self._purse / SHARE))
+        self._purse = max(self._purse, -LONGEST_REST_S * SHARE)
+        return rest_s

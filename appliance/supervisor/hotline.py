@@ -5,13 +5,14 @@ It mends itself for ever.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 import msgspec
 
 from appliance.contracts.letters import CALLS
-from appliance.contracts.machine import Confirmation, MachineStatus
+from appliance.contracts.machine import Confirmation, MachineStatus, Repair
 from appliance.contracts.order import Health
 from appliance.contracts.user import Done, PairingAttempt
 from appliance.errors import ApplianceError, Unavailable
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 5.0
 AGAIN_S = 2.0
+MOST_UNTOLD = 64
 RELAY_S = 3600.0
 """A backup takes its time. Where the broker goes away, it is known much sooner."""
 
@@ -44,10 +46,16 @@ class Hotline:
         self._keep = confirm
         self._undo = revert
         self._changed = asyncio.Event()
+        self._untold: deque[Repair] = deque(maxlen=MOST_UNTOLD)
         self._client: QueueClient | None = None
 
     def changed(self) -> None:
         """Tell everybody now."""
+        self._changed.set()
+
+    def repaired(self, repair: Repair) -> None:
+        """Tell everybody of a repair, once there is somebody to tell; of many untold ones the newest."""
+        self._untold.append(repair)
         self._changed.set()
 
     async def run(self, connection: Connection) -> NoReturn:
@@ -76,6 +84,9 @@ class Hotline:
             self._changed.clear()
             try:
                 await client.emit("machine", self._status())
+                while self._untold:
+                    await client.emit("machine.repaired", self._untold[0])
+                    self._untold.popleft()
             except ApplianceError as error:
                 log.debug("nobody hears how the machine is: %s", error)
             try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from appliance.contracts.machine import (
     Pairing,
     Plan,
     PlanStep,
+    Repair,
     Reverted,
     Rotate,
     Rotated,
@@ -37,14 +39,14 @@ from appliance.supervisor.boot import BootRecord
 from appliance.supervisor.control import Control
 from appliance.supervisor.cutoff import ways_touched
 from appliance.supervisor.desired import SUPERVISOR, Desired, broker
-from appliance.supervisor.events import Wake
+from appliance.supervisor.events import SEPARATOR, Pace, Wake
 from appliance.supervisor.gauges import Gauges
 from appliance.supervisor.hotline import Hotline
 from appliance.supervisor.inforce import ConfigFile
 from appliance.supervisor.intent import Intent
 from appliance.supervisor.keys import KeyStore
 from appliance.supervisor.pairing import PairingDesk
-from appliance.supervisor.reconcile import Reconciler
+from appliance.supervisor.reconcile import Reconciler, Round
 from appliance.supervisor.trial import Probation
 from appliance.supervisor.unit_text import MARK, run_directory
 from appliance.topology import Machine, Observed
@@ -54,7 +56,15 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 60.0
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
-LONGEST_REST_S = 3.0
+MOST_REPAIRS = 10
+STARTED = "start"
+APPLIED = "a configuration was applied"
+ROTATED = "a next key is taken into use"
+UNDONE = "a change was undone"
+NOT_CONFIRMED = "a change was not confirmed in time"
+INTENDED = {STARTED, APPLIED, ROTATED, UNDONE, NOT_CONFIRMED}
+"""Causes of rounds that somebody asked for; steps for any other are repairs."""
+
 OUTSIDE_URL = "alpha-ren.outside-url"
 PAIRED = Path(STATE) / "paired"
 
@@ -82,6 +92,8 @@ class Supervisor:
         self._health: status.Heard | None = None
         self._problem: Problem | None = None
         self._said = ""
+        self._looked_at = time.monotonic()
+        self._repairs: deque[Repair] = deque(maxlen=MOST_REPAIRS)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -103,23 +115,22 @@ class Supervisor:
             self._boot.begin(await self._box.units.timestamps())
             group.create_task(control.serve())
             group.create_task(self._box.units.lost())
-            group.create_task(self._probation.watch(partial(self._wake, "a change was not confirmed in time")))
+            group.create_task(self._probation.watch(partial(self._wake, NOT_CONFIRMED)))
             group.create_task(self._gauges.follow(self._wanted, self._wake))
             group.create_task(self._keep(group))
 
     async def _keep(self, group: asyncio.TaskGroup) -> None:
         """Round after round: at once when something happens, every now and then when nothing does."""
-        cause, retry_s = "start", FIRST_RETRY_S
+        cause, retry_s, pace = STARTED, FIRST_RETRY_S, Pace(time.monotonic())
         line: tuple[Connection, asyncio.Task[None]] | None = None
         while True:
             began = time.monotonic()
             await self._round(cause)
-            took_s = time.monotonic() - began
+            worked_s = time.monotonic() - began
             if self._desired is not None:
                 line = await self._connected(group, line, self._desired)
             self._tell_systemd()
-            # While everything starts there is always news; looking at it takes a third of a CPU at most.
-            await asyncio.sleep(min(LONGEST_REST_S, 2 * took_s))
+            await asyncio.sleep(pace.rest_s(time.monotonic(), worked_s))
             retry_s = min(LONGEST_RETRY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
             cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
 
@@ -149,6 +160,8 @@ class Supervisor:
         return steps
 
     async def _look_and_take(self, cause: str) -> int:
+        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            self._look_everywhere()
         in_force = await asyncio.to_thread(self._probation.read)
         desired = await self._intent.form(in_force.config)
         self._in_force, self._desired = in_force, desired
@@ -156,7 +169,26 @@ class Supervisor:
         units = await self._box.units.observe() if outcome.steps else outcome.observed.units
         self._observed = msgspec.structs.replace(outcome.observed, units=units)
         self._problem = outcome.problems[0] if outcome.problems else None
+        if outcome.steps and INTENDED.isdisjoint(cause.split(SEPARATOR)):
+            self._repaired(cause, outcome)
         return len(outcome.steps)
+
+    def _look_everywhere(self) -> None:
+        """Let the next look be at everything: some changes nobody tells of, and an event may have been lost."""
+        self._box.look_everywhere()
+        self._looked_at = time.monotonic()
+
+    def _repaired(self, cause: str, outcome: Round) -> None:
+        repair = Repair(
+            at=time.time(),
+            cause=cause,
+            steps=tuple(str(step) for step in outcome.steps),
+            took_s=round(time.monotonic() - self._wake.began, 3),
+            failed=tuple(problem.message for problem in outcome.problems),
+        )
+        log.info("%d steps in %.3f s, because of: %s", len(repair.steps), repair.took_s, cause)
+        self._repairs.append(repair)
+        self._hotline.repaired(repair)
 
     def _stuck(self, problem: Problem) -> int:
         log.error("%s", problem.message)
@@ -192,6 +224,7 @@ class Supervisor:
             pending=self._probation.pending,
             gauges=self._gauges,
             notes=(*self._intent.notes, *self._reconciler.notes),
+            repairs=tuple(self._repairs),
             pairing=pairing,
         )
 
@@ -214,6 +247,7 @@ class Supervisor:
 
     async def _call_plan(self, _body: bytes) -> Plan:
         async with self._turn:
+            self._look_everywhere()
             in_force = await asyncio.to_thread(self._probation.read)
             steps, _ = await self._reconciler.look((await self._intent.form(in_force.config)).machine)
         return Plan(
@@ -229,7 +263,7 @@ class Supervisor:
         asked = msgspec.json.decode(body, type=ConfigText)
         async with self._turn:
             digest = await self._put(asked)
-        steps = await self._round("a configuration was applied")
+        steps = await self._round(APPLIED)
         await self._probation.count_from_now(asked.confirm_within_s)
         self._hotline.changed()
         return Applied(digest=digest, steps=steps, pending=self._probation.pending)
@@ -255,12 +289,12 @@ class Supervisor:
         """Undo the change; the round that takes it back comes after the answer, which may need the way it opened."""
         await self._probation.revert(confirmation.digest, confirmation.who)
         self._hotline.changed()
-        self._wake("a change was undone")
+        self._wake(UNDONE)
 
     async def _call_revert(self, body: bytes) -> Reverted:
         asked = msgspec.json.decode(body, type=Confirmation)
         await self._probation.revert(asked.digest, asked.who)
-        return Reverted(steps=await self._round("a change was undone"))
+        return Reverted(steps=await self._round(UNDONE))
 
     async def _call_pairing_open(self, _body: bytes) -> Pairing:
         return self._desk.open()
@@ -269,7 +303,7 @@ class Supervisor:
         asked = msgspec.json.decode(body, type=Rotate)
         async with self._turn:
             await self._intent.rotate_key(asked.instance)
-        return Rotated(steps=await self._round("a next key is taken into use"))
+        return Rotated(steps=await self._round(ROTATED))
 
 
 def _not_read(message: str) -> Problem:

@@ -16,6 +16,7 @@ from appliance.contracts.machine import (
     MachineStatus,
     Pairing,
     PendingChange,
+    Repair,
     SeedRefusal,
     UnitState,
     UnitStatus,
@@ -137,6 +138,7 @@ def machine_status(
     gauges: Gauges | None = None,
     ended: EndedChange | None = None,
     pending: PendingChange | None = None,
+    repairs: tuple[Repair, ...] = (),
     pairing: Pairing | None = None,
 ) -> MachineStatus:
     """Return the whole, as it is told everywhere."""
@@ -160,6 +162,7 @@ def machine_status(
         pending=pending,
         use=gauges.machine if gauges else None,
         instances=gauges.instances if gauges else (),
+        repairs=repairs,
         pairing=pairing,
     )
 

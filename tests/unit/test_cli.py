@@ -19,6 +19,7 @@ from appliance.contracts.machine import (
     PendingChange,
     Plan,
     PlanStep,
+    Repair,
     Reverted,
     UnitState,
     UnitStatus,
@@ -49,6 +50,7 @@ STATUS = MachineStatus(
     fingerprint=":".join(["AB"] * 32),
     boot=(BootPhase(name="kernel", seconds=3.25), BootPhase(name="ready", seconds=9.0)),
     notes=("The kernel has no WireGuard.",),
+    repairs=(Repair(at=1.0, cause="a link went in the host", steps=("make veth x", "make y"), took_s=0.03),),
 )
 PROBLEM = Problem(code="unit-failed", message="arsrv-2 failed.", hint="Look at `alpha-ren logs arsrv-2`.")
 
@@ -81,6 +83,8 @@ def test_status_is_a_table_for_a_person(serve: Serve, capsys: pytest.CaptureFixt
     assert "  console       https://localhost:8443/" in lines
     assert "  boot          kernel 3.2 s  ready 9.0 s" in lines
     assert "  note          The kernel has no WireGuard." in lines
+    [repaired] = [line for line in lines if line.startswith("  repaired")]
+    assert repaired.endswith("in 0.03 s: make veth x and 1 more steps, because a link went in the host")
     assert lines[-4] == "COMPONENT  INSTANCE  UNIT                       STATE   RESTARTS  MEMORY"
     assert lines[-1] == "arsrv      arsrv-2   alpha-ren-arsrv-2.service  active  0         12 MiB"
 

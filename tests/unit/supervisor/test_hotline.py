@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from appliance.contracts.letters import Browse, Changed, Purge
-from appliance.contracts.machine import Confirmation, MachineStatus
+from appliance.contracts.machine import Confirmation, MachineStatus, Repair
 from appliance.contracts.traffic import Messages, QueueStats
 from appliance.contracts.user import Done
 from appliance.errors import Unavailable
@@ -95,6 +95,24 @@ def test_a_change_is_confirmed_or_undone_through_the_queue_by_whoever_may_and_a_
             with pytest.raises(RemoteError) as refused:
                 await q.call(f"supervisor.{act}", asked, Done, deadline_s=SOON_S)
             assert refused.value.problem.code == "nothing-pending"
+        task.cancel()
+        await asyncio.wait([task])
+
+    with running() as broker:
+        broker.grant("supervisor", SUPERVISOR_RIGHTS)
+        asyncio.run(main(broker))
+
+
+def test_a_repair_is_told_once_there_is_somebody_to_tell() -> None:
+    repair = Repair(at=1.0, cause="a link went in the host", steps=("make veth srv-1/cluster",), took_s=0.05)
+
+    async def main(broker: Broker) -> None:
+        line = hotline()
+        line.repaired(repair)
+        task = asyncio.create_task(line.run(broker.connection("supervisor")))
+        async with asyncio.timeout(SOON_S), broker.client() as q:
+            event = await anext(q.events("machine.repaired"))
+        assert event.decode(Repair) == repair
         task.cancel()
         await asyncio.wait([task])
 
