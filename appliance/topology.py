@@ -17,6 +17,11 @@ ANYWHERE = "any"
 HOST = ""
 """The namespace the supervisor itself runs in."""
 
+LOOPBACK = ("127.0.0.1/8", "::1/128")
+MTU = 1500
+ROUTE_PROTOCOL = 156
+"""Who made a route (rtm_protocol); a number that nobody else uses."""
+
 
 class Noun(msgspec.Struct, frozen=True, kw_only=True):
     """Base of everything below: frozen, compared by value."""
@@ -39,11 +44,15 @@ class Named(Noun, frozen=True, kw_only=True):
 
 
 class Interface(Noun, frozen=True, kw_only=True):
-    """An interface inside a namespace, brought up; `up` is False only where it was found down."""
+    """An interface inside a namespace, brought up; `up` is False only where it was found down.
+
+    `found_as` is the name under which it was found where somebody had given it another.
+    """
 
     namespace: str
     name: str
     up: bool = True
+    found_as: str = ""
 
     @property
     def key(self) -> str:
@@ -52,18 +61,25 @@ class Interface(Noun, frozen=True, kw_only=True):
 
 
 class Bridge(Named, frozen=True, kw_only=True):
-    """A layer-2 segment in the host namespace; it carries no address, so the host cannot be spoken to."""
+    """A layer-2 segment in the host namespace; it carries no address, so the host cannot be spoken to.
+
+    `up` and `found_as` are as for an Interface.
+    """
 
     up: bool = True
+    mtu: int = MTU
+    found_as: str = ""
 
 
 class Namespace(Named, frozen=True, kw_only=True):
     """A network namespace, pinned at /run/netns/NAME (HOST is just there).
 
-    `forwarding` makes it a router; `sysctls` are names below /proc/sys/net with their values.
+    `forwarding` makes it a router; `sysctls` are names below /proc/sys/net with their values; `loopback` are the
+    addresses of `lo`, none where it was found down. HOST's forwarding and loopback are not looked at.
     """
 
     forwarding: bool = False
+    loopback: tuple[str, ...] = LOOPBACK
     sysctls: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -83,6 +99,7 @@ class Veth(Interface, frozen=True, kw_only=True):
     mac: str
     addresses: tuple[str, ...]
     isolated: bool = False
+    mtu: int = MTU
 
 
 class Nic(Interface, frozen=True, kw_only=True):
@@ -111,17 +128,31 @@ class WireGuard(Interface, frozen=True, kw_only=True):
     peers: tuple[WireGuardPeer, ...]
 
 
+class Stray(Interface, frozen=True, kw_only=True):
+    """A link that nobody declares: in a namespace of ours it goes, on the host it is taken off our bridge."""
+
+    @property
+    def key(self) -> str:
+        """Namespace and name."""
+        return f"{self.namespace or 'host'}/{self.name}"
+
+
 class Route(Noun, frozen=True, kw_only=True):
-    """A route inside `namespace`; `destination` is `default`, `default6` or a CIDR."""
+    """A route inside `namespace`; `destination` is `default`, `default6` or a CIDR.
+
+    `metric` is 0 for the kernel's default; `protocol` is another than ours where somebody else made the route.
+    """
 
     namespace: str
     destination: str
     gateway: str
+    metric: int = 0
+    protocol: int = ROUTE_PROTOCOL
 
     @property
     def key(self) -> str:
-        """Namespace and destination."""
-        return f"{self.namespace}/{self.destination}"
+        """Namespace and destination, and the metric where it is not the default."""
+        return f"{self.namespace}/{self.destination}" + (f" metric {self.metric}" if self.metric else "")
 
 
 class FlowRule(Noun, frozen=True, kw_only=True):
@@ -235,6 +266,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     nics: tuple[Nic, ...] = ()
     veths: tuple[Veth, ...] = ()
     wireguards: tuple[WireGuard, ...] = ()
+    strays: tuple[Stray, ...] = ()
     routes: tuple[Route, ...] = ()
     flows: tuple[FlowRule, ...] = ()
     rulesets: tuple[Ruleset, ...] = ()

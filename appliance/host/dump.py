@@ -35,11 +35,15 @@ IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 5, 33
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 # linux/rtnetlink.h.
 RTA_DST, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 5, 6, 15
-RTN_UNICAST = 1
+# Unicast, blackhole, unreachable, prohibit: what somebody may have made, and not the kernel along with an address.
+KINDS = (1, 6, 7, 8)
 
 IFF_UP = 1
 SCOPE_LINK = 253
 MAIN_TABLE = 254
+METRICS = {10: 1024}
+"""The metric that the kernel gives to a route without one, by family."""
+
 BUFFER = 1 << 18
 DEADLINE_S = 10.0
 
@@ -62,7 +66,7 @@ class Link(msgspec.Struct, frozen=True):
 class Way(msgspec.Struct, frozen=True):
     """A route of the main table: `destination` is `default`, `default6` or a CIDR, `gateway` empty where it has none.
 
-    `protocol` says who made it (rtm_protocol), `metric` is the kernel's number for its rank.
+    `protocol` says who made it (rtm_protocol), `metric` is its rank, 0 where the kernel chose it.
     """
 
     destination: str
@@ -159,13 +163,14 @@ def _link(message: bytes) -> Link:
 def _way(message: bytes) -> Iterator[Way]:
     family, length, _, _, table, protocol, _, kind, _ = ROUTE.unpack_from(message)
     found = _attributes(message, ROUTE.size)
-    if kind != RTN_UNICAST or (_number(found, RTA_TABLE) or table) != MAIN_TABLE:
+    if kind not in KINDS or (_number(found, RTA_TABLE) or table) != MAIN_TABLE:
         return
+    metric = _number(found, RTA_PRIORITY)
     yield Way(
         destination=f"{_address(found[RTA_DST])}/{length}" if length else "default" if family == 2 else "default6",
         gateway=_address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else "",
         protocol=protocol,
-        metric=_number(found, RTA_PRIORITY),
+        metric=0 if metric == METRICS.get(family) else metric,
     )
 
 

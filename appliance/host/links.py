@@ -15,10 +15,10 @@ from appliance.host.netns import Namespaces
 from appliance.topology import HOST
 
 OURS = "alpha-ren"
-"""Alias of every link of ours; a moved NIC has its name on the host behind a colon."""
+"""Alias of every link of ours; a bridge has its name behind it, a moved NIC its name on the host."""
 
-ROUTE_PROTOCOL = 156
-"""Who made a route (rtm_protocol); a number that nobody else uses."""
+BRIDGE = f"{OURS}="
+NIC = f"{OURS}:"
 
 
 class Sockets:

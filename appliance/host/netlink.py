@@ -6,15 +6,16 @@ Everything here runs in the helper thread of `Namespaces`.
 import errno
 import ipaddress
 from pathlib import Path
+from socket import AF_INET, AF_INET6
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from appliance.errors import ApplianceError
 from appliance.host.dump import Link, see
-from appliance.host.links import OURS, ROUTE_PROTOCOL, Sockets, link
+from appliance.host.links import BRIDGE, NIC, OURS, Sockets, link
 from appliance.host.netns import KernelRefused, Namespaces
-from appliance.topology import HOST, Bridge, Namespace, Nic, Noun, Route, Veth, WireGuard
+from appliance.topology import HOST, Bridge, Namespace, Nic, Noun, Route, Stray, Veth, WireGuard
 
 IFA_F_NODAD = 0x02
 SYSCTL = Path("/proc/sys/net")
@@ -68,13 +69,15 @@ class Netlink:
                     self._sockets.drop(noun.name)
                     self._namespaces.remove(noun.name)
                 case Bridge():
-                    self._delete(HOST, noun.name)
+                    self._delete(HOST, noun.found_as or noun.name)
                 case Veth() | WireGuard():
-                    self._delete(noun.namespace, noun.name)
+                    self._delete(noun.namespace, noun.found_as or noun.name)
+                case Stray():
+                    self._stray(noun)
                 case Nic():
                     self._give_back(noun)
                 case Route():
-                    self._sockets.of(noun.namespace).route("del", **_destination(noun), proto=ROUTE_PROTOCOL)
+                    self._sockets.of(noun.namespace).route("del", **_route(noun))
                 case _:
                     raise TypeError(noun)
         except NetlinkError as error:
@@ -94,7 +97,10 @@ class Netlink:
             self._sockets.drop(namespace.name)
             self._namespaces.make(namespace.name)
         socket = self._sockets.of(namespace.name)
-        socket.link("set", index=_there(socket, "lo").index, state="up")
+        lo = _there(socket, "lo").index
+        socket.link("set", index=lo, state="up")
+        if namespace.name != HOST:
+            self._address(namespace.name, lo, namespace.loopback)
         # Forwarding first: turning it on or off resets others (ip-sysctl: accept_redirects among them).
         forwarding = "1" if namespace.forwarding else "0"
         values = {} if namespace.name == HOST else dict.fromkeys(FORWARDING, forwarding)
@@ -107,16 +113,22 @@ class Netlink:
 
     def _bridge(self, bridge: Bridge) -> None:
         socket = self._sockets.of(HOST)
-        if link(socket, bridge.name) is None:
+        renamed = self._with_alias(HOST, f"{BRIDGE}{bridge.name}")
+        if renamed is not None:
+            _called(socket, renamed, bridge.name)
+        elif link(socket, bridge.name) is None:
             # No snooping: without a querier on the segment it would lose neighbour solicitations.
             socket.link(
                 "add", ifname=bridge.name, kind="bridge", br_mcast_snooping=0, br_stp_state=0, br_forward_delay=0
             )
-        socket.link("set", index=_there(socket, bridge.name).index, ifalias=OURS, state="up")
+        there = _there(socket, bridge.name)
+        socket.link("set", index=there.index, ifalias=f"{BRIDGE}{bridge.name}", state="up")
+        if there.mtu != bridge.mtu:
+            socket.link("set", index=there.index, mtu=bridge.mtu)
 
     def _veth(self, veth: Veth) -> None:
         host, inside = self._sockets.of(HOST), self._sockets.of(veth.namespace)
-        outer, inner = link(host, veth.host_name), link(inside, veth.name)
+        outer, inner = self._halves(veth)
         if outer is None or inner is None or not _paired(outer, inner):
             for socket, half in ((inside, inner), (host, outer)):
                 if half is not None:
@@ -125,24 +137,43 @@ class Netlink:
                 peer = {"ifname": veth.name, "net_ns_fd": descriptor, "address": veth.mac}
                 host.link("add", ifname=veth.host_name, kind="veth", peer=peer)
             outer, inner = _there(host, veth.host_name), _there(inside, veth.name)
+        _called(host, outer, veth.host_name)
+        _called(inside, inner, veth.name)
         if inner.mac != veth.mac:
             inside.link("set", index=inner.index, address=veth.mac)
+        for socket, half in ((inside, inner), (host, outer)):
+            if half.mtu != veth.mtu:
+                socket.link("set", index=half.index, mtu=veth.mtu)
         bridge = _there(host, veth.bridge)
         host.link("set", index=outer.index, master=bridge.index, ifalias=OURS, state="up")
         host.brport("set", index=outer.index, isolated=int(veth.isolated))
         inside.link("set", index=inner.index, state="up")
         self._address(veth.namespace, inner.index, veth.addresses)
 
+    def _halves(self, veth: Veth) -> tuple[Link | None, Link | None]:
+        """Return both ends of a leg; where one has another name, it is found by the other."""
+        outer = link(self._sockets.of(HOST), veth.host_name)
+        inner = link(self._sockets.of(veth.namespace), veth.name)
+        if outer is not None and (inner is None or not _paired(outer, inner)):
+            others = see(self._namespaces, veth.namespace).links.values()
+            inner = next((other for other in others if _paired(outer, other)), inner)
+        elif outer is None and inner is not None:
+            others = see(self._namespaces, HOST).links.values()
+            outer = next((other for other in others if other.alias == OURS and _paired(other, inner)), None)
+        return outer, inner
+
     def _nic(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
-        there = link(inside, nic.name)
-        if there is None:
+        there = self._with_alias(nic.namespace, f"{NIC}{nic.match}")
+        if there is not None:
+            _called(inside, there, nic.name)
+        else:
             host = self._sockets.of(HOST)
             here = link(host, nic.match)
             if here is None:
                 raise KernelRefused(f"The network interface {nic.match} is not there.")
             # The alias travels with the NIC, so a supervisor that starts later knows which one it was.
-            host.link("set", index=here.index, state="down", ifalias=f"{OURS}:{nic.match}")
+            host.link("set", index=here.index, state="down", ifalias=f"{NIC}{nic.match}")
             with self._namespaces.open(nic.namespace) as descriptor:
                 host.link("set", index=here.index, net_ns_fd=descriptor, ifname=nic.name)
             there = _there(inside, nic.name)
@@ -152,7 +183,7 @@ class Netlink:
 
     def _give_back(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
-        there = link(inside, nic.name)
+        there = link(inside, nic.found_as or nic.name)
         if there is not None:
             inside.link("set", index=there.index, state="down")
             with self._namespaces.open(HOST) as descriptor:
@@ -180,7 +211,20 @@ class Netlink:
 
     def _route(self, route: Route) -> None:
         socket = self._sockets.of(route.namespace)
-        socket.route("replace", **_destination(route), gateway=route.gateway, proto=ROUTE_PROTOCOL)
+        socket.route("replace", **_route(route))
+
+    def _stray(self, stray: Stray) -> None:
+        socket = self._sockets.of(stray.namespace)
+        found = link(socket, stray.name)
+        if found is not None and stray.namespace == HOST:
+            socket.link("set", index=found.index, master=0)
+        elif found is not None:
+            socket.link("del", index=found.index)
+
+    def _with_alias(self, namespace: str, alias: str) -> Link | None:
+        """Return the link that was given this alias, whatever its name is now."""
+        links = see(self._namespaces, namespace).links.values()
+        return next((each for each in links if each.alias == alias), None)
 
     def _address(self, namespace: str, index: int, wanted: tuple[str, ...]) -> None:
         """Give a link exactly these addresses; without duplicate address detection, which would delay every bind."""
@@ -217,11 +261,21 @@ def _parts(text: str) -> dict[str, str | int]:
     return {"address": str(interface.ip), "prefixlen": interface.network.prefixlen}
 
 
-def _destination(route: Route) -> dict[str, str | int]:
-    match route.destination:
-        case "default":
-            return {"dst": "default", "family": 2}
-        case "default6":
-            return {"dst": "default", "family": 10}
-        case cidr:
-            return {"dst": cidr}
+def _called(socket: IPRoute, found: Link, name: str) -> None:
+    """Give a link its name back."""
+    if found.name != name:
+        socket.link("set", index=found.index, ifname=name)
+
+
+def _route(route: Route) -> dict[str, str | int]:
+    is_six = route.destination == "default6" or ":" in route.destination
+    words: dict[str, str | int] = {
+        "dst": "default" if route.destination in ("default", "default6") else route.destination,
+        "family": AF_INET6 if is_six else AF_INET,
+        "proto": route.protocol,
+    }
+    if route.gateway:
+        words["gateway"] = route.gateway
+    if route.metric:
+        words["priority"] = route.metric
+    return words

@@ -8,16 +8,35 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from appliance.host.dump import Seen, see
+from appliance.host.dump import Link, Seen, see
 from appliance.host.events import Stale
 from appliance.host.firewall import Firewall
-from appliance.host.links import OURS, ROUTE_PROTOCOL, Sockets
+from appliance.host.links import BRIDGE, NIC, OURS, Sockets
 from appliance.host.netlink import FORWARDING, Netlink
 from appliance.host.netns import Namespaces
-from appliance.topology import HOST, Bridge, Machine, Namespace, Nic, Observed, Route, Ruleset, Veth, WireGuard
+from appliance.topology import (
+    HOST,
+    ROUTE_PROTOCOL,
+    Bridge,
+    Machine,
+    Namespace,
+    Nic,
+    Observed,
+    Route,
+    Ruleset,
+    Stray,
+    Veth,
+    WireGuard,
+)
 
 CARD_KINDS = ("", "veth", "macvlan", "ipvlan")
 """A card of hardware has no kind; a container's cards are the others."""
+
+STRAY_KINDS = ("veth", "dummy", "bridge", "bond", "vlan", "macvlan", "ipvlan", "vxlan", "ifb", "vrf", "wireguard")
+"""What somebody may have made in a namespace; the kernel makes tunnels there by itself."""
+
+KERNEL = 2
+"""Protocol of the routes that the kernel makes along with an address."""
 
 
 class Observer:
@@ -60,6 +79,7 @@ class Observer:
             veths=tuple(_veths(self._seen, wanted)),
             nics=tuple(nic for name in inner for nic in _nics(name, self._seen[name], wanted)),
             wireguards=tuple(each for name in inner for each in self._wireguards(name, self._seen[name], wanted)),
+            strays=tuple(_strays(self._seen)),
             routes=tuple(route for name in inner for route in _routes(name, self._seen[name])),
             rulesets=tuple(self._rulesets(wanted.rulesets)),
         )
@@ -68,10 +88,10 @@ class Observer:
     def nics(self) -> tuple[tuple[str, str], ...]:
         """Return (namespace, name on the host) of every NIC that was moved."""
         return tuple(
-            (name, link.alias.removeprefix(f"{OURS}:"))
+            (name, link.alias.removeprefix(NIC))
             for name, seen in self._seen.items()
             for link in seen.links.values()
-            if name != HOST and link.alias.startswith(f"{OURS}:")
+            if name != HOST and link.alias.startswith(NIC)
         )
 
     def spare(self) -> tuple[tuple[str, str], ...]:
@@ -81,7 +101,11 @@ class Observer:
         return tuple(
             (link.name, link.mac)
             for link in sorted(self._seen[HOST].links.values(), key=lambda link: link.name)
-            if link.name != "lo" and link.mac and not link.master and link.alias != OURS and link.kind in CARD_KINDS
+            if link.name != "lo"
+            and link.mac
+            and not link.master
+            and not link.alias.startswith(OURS)
+            and link.kind in CARD_KINDS
         )
 
     def uplink(self, namespace: str) -> tuple[str, ...]:
@@ -89,7 +113,7 @@ class Observer:
         if namespace not in self._seen:
             return ()
         seen = self._seen[namespace]
-        cards = [link for link in seen.links.values() if link.alias.startswith(f"{OURS}:")]
+        cards = [link for link in seen.links.values() if link.alias.startswith(NIC)]
         return tuple(sorted(address for card in cards for address in seen.addresses.get(card.index, ())))
 
     def _forget(self, name: str) -> None:
@@ -103,7 +127,9 @@ class Observer:
         forwarding = [self._value(hint.name, name) for name in FORWARDING]
         # Half of it is neither: it is said as the opposite of what is wanted, so that it gets mended.
         router = forwarding[0] == "1" if len(set(forwarding)) == 1 else not hint.forwarding
-        return Namespace(name=hint.name, forwarding=router, sysctls=values)
+        return Namespace(
+            name=hint.name, forwarding=router, loopback=_loopback(self._seen.get(hint.name), hint), sysctls=values
+        )
 
     def _value(self, namespace: str, name: str) -> str:
         values = self._values.setdefault(namespace, {})
@@ -138,16 +164,59 @@ class Observer:
                 yield msgspec.structs.replace(self._guards[hint.key], addresses=have, up=link.up)
 
 
+def _loopback(seen: Seen | None, hint: Namespace) -> tuple[str, ...]:
+    lo = seen.links.get("lo") if seen is not None else None
+    return (
+        () if seen is None or lo is None or not lo.up else _in_order(seen.addresses.get(lo.index, set()), hint.loopback)
+    )
+
+
 def _bridges(host: Seen) -> Iterator[Bridge]:
     for link in host.links.values():
-        if link.kind == "bridge" and link.alias == OURS:
-            yield Bridge(name=link.name, up=link.up)
+        if link.kind == "bridge" and link.alias.startswith(BRIDGE):
+            name = _bridge_name(link)
+            yield Bridge(name=name, up=link.up, mtu=link.mtu, found_as="" if link.name == name else link.name)
+
+
+def _bridge_name(link: Link) -> str:
+    """Return the name that a bridge of ours was made with, of another one the name that it has."""
+    return link.alias.removeprefix(BRIDGE) if link.alias.startswith(BRIDGE) else link.name
+
+
+def _strays(seen: dict[str, Seen]) -> Iterator[Stray]:
+    """Yield the links in our namespaces that are no leg, no moved NIC and no tunnel of ours, and foreign ports of our
+    bridges.
+    """
+    host = {link.index: link for link in seen[HOST].links.values()}
+    for name, inside in seen.items():
+        for link in inside.links.values():
+            if name == HOST:
+                master = host.get(link.master)
+                stray = master is not None and master.alias.startswith(BRIDGE) and not link.alias.startswith(OURS)
+            else:
+                stray = link.kind in STRAY_KINDS and not link.alias.startswith(OURS) and not _is_leg(link, host)
+            if stray:
+                yield Stray(namespace=name, name=link.name, up=link.up)
+
+
+def _is_leg(link: Link, host: dict[int, Link]) -> bool:
+    """Whether it is a veth whose other end is a link of ours on the host."""
+    outer = host.get(link.peer)
+    return link.kind == "veth" and outer is not None and outer.peer == link.index and outer.alias == OURS
 
 
 def _routes(name: str, seen: Seen) -> Iterator[Route]:
+    """Yield what was routed in a namespace; where a NIC is, others than we do it, too."""
+    shared = any(link.alias.startswith(NIC) for link in seen.links.values())
     for way in seen.ways:
-        if way.protocol == ROUTE_PROTOCOL:
-            yield Route(namespace=name, destination=way.destination, gateway=way.gateway)
+        if way.protocol == ROUTE_PROTOCOL or not (shared or way.protocol == KERNEL):
+            yield Route(
+                namespace=name,
+                destination=way.destination,
+                gateway=way.gateway,
+                metric=way.metric,
+                protocol=way.protocol,
+            )
 
 
 def _veths(seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
@@ -155,38 +224,47 @@ def _veths(seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
 
     A moved NIC may be a veth too, whose other end is elsewhere: the number of that says nothing about links here.
     """
-    hints = {veth.key: veth for veth in wanted.veths}
-    by_index = {link.index: link for link in seen[HOST].links.values()}
+    by_name = {veth.key: veth for veth in wanted.veths}
+    by_host_name = {(veth.namespace, veth.host_name): veth for veth in wanted.veths}
+    host = {link.index: link for link in seen[HOST].links.values()}
     for name, inside in seen.items():
         for link in inside.links.values() if name != HOST else ():
-            ours = link.kind == "veth" and not link.alias.startswith(f"{OURS}:")
-            outer = by_index.get(link.peer) if ours else None
-            if outer is None or outer.peer != link.index or outer.alias != OURS:
+            if link.alias.startswith(NIC) or not _is_leg(link, host):
                 continue
-            hint = hints.get(f"{name}/{link.name}")
-            master = by_index.get(outer.master)
+            outer = host[link.peer]
+            hint = by_host_name.get((name, outer.name)) or by_name.get(f"{name}/{link.name}")
+            called = link.name if hint is None else hint.name
+            master = host.get(outer.master)
             yield Veth(
                 namespace=name,
-                name=link.name,
+                name=called,
                 up=link.up and outer.up,
+                found_as="" if link.name == called else link.name,
                 host_name=outer.name,
                 mac=link.mac,
-                bridge="" if master is None else master.name,
+                bridge="" if master is None else _bridge_name(master),
                 isolated=outer.isolated,
+                mtu=link.mtu if hint is not None and link.mtu != hint.mtu else outer.mtu,
                 addresses=_in_order(inside.addresses.get(link.index, set()), hint.addresses if hint else ()),
             )
 
 
 def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:
     """Yield the NICs moved into a namespace; addresses that somebody else gave are not ours to compare."""
-    hints = {nic.key: nic for nic in wanted.nics}
+    hints = {(nic.namespace, nic.match): nic for nic in wanted.nics}
     for link in seen.links.values():
-        if link.alias.startswith(f"{OURS}:"):
-            hint = hints.get(f"{name}/{link.name}")
+        if link.alias.startswith(NIC):
+            match = link.alias.removeprefix(NIC)
+            hint = hints.get((name, match))
+            called = link.name if hint is None else hint.name
             have = seen.addresses.get(link.index, set())
-            ours = _in_order(have, hint.addresses) if hint and hint.addresses else ()
             yield Nic(
-                namespace=name, name=link.name, up=link.up, match=link.alias.removeprefix(f"{OURS}:"), addresses=ours
+                namespace=name,
+                name=called,
+                up=link.up,
+                found_as="" if link.name == called else link.name,
+                match=match,
+                addresses=_in_order(have, hint.addresses) if hint and hint.addresses else (),
             )
 
 

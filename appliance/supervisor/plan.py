@@ -33,7 +33,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 _MAKE = ("namespace", "ruleset", "bridge", "nic", "veth", "wireguard", "route", "directory", "file")
 """A namespace has its ruleset before its first link, so that nothing is ever open."""
 
-_REMOVE = ("route", "wireguard", "veth", "nic", "bridge", "namespace")
+_REMOVE = ("route", "stray", "wireguard", "veth", "nic", "bridge", "namespace")
 """Rulesets and files are not removed by themselves: a ruleset goes with its namespace, a file harms nobody."""
 
 _FIELDS = {"directory": "directories"}

@@ -88,6 +88,51 @@ DAMAGE: list[tuple[str, tuple[str, ...], str]] = [
         "change ruleset srv-1 (text)",
     ),
     (HOST, ("nft", "add", "table", "inet", "more"), "change ruleset host (text)"),
+    ("srv-1", ("ip", "link", "set", "cluster", "mtu", "1400"), "change veth srv-1/cluster (mtu)"),
+    (HOST, ("ip", "link", "set", "ar-c257", "mtu", "1400"), "change veth srv-1/cluster (mtu)"),
+    (HOST, ("ip", "link", "set", "cluster", "mtu", "1400"), "change bridge cluster (mtu)"),
+    ("srv-1", ("ip", "link", "set", "cluster", "name", "other"), "change veth srv-1/cluster (found_as)"),
+    (HOST, ("ip", "link", "set", "ar-c257", "name", "other"), "change veth srv-1/cluster (host_name)"),
+    (HOST, ("ip", "link", "set", "cluster", "name", "other"), "change bridge cluster (found_as)"),
+    (HOST, ("ip", "link", "set", "cluster", "down"), "change bridge cluster (up)"),
+    ("srv-1", ("ip", "link", "add", "more", "type", "bridge"), "remove stray srv-1/more (nobody declares it)"),
+    (
+        "srv-1",
+        ("ip", "link", "add", "more", "type", "veth", "peer", "name", "most"),
+        "remove stray srv-1/most (nobody declares it)",
+    ),
+    (
+        HOST,
+        ("ip", "link", "add", "more", "master", "cluster", "type", "veth", "peer", "name", "most"),
+        "remove stray host/more (nobody declares it)",
+    ),
+    ("srv-1", ("ip", "link", "set", "lo", "down"), "change namespace srv-1 (loopback)"),
+    ("srv-1", ("ip", "addr", "add", "192.0.2.1/32", "dev", "lo"), "change namespace srv-1 (loopback)"),
+    (
+        "srv-1",
+        ("ip", "route", "add", "192.0.2.0/24", "via", "10.156.16.9"),
+        "remove route srv-1/192.0.2.0/24 (nobody declares it)",
+    ),
+    (
+        "srv-1",
+        ("ip", "route", "add", "default", "via", "10.156.16.9", "metric", "7"),
+        "remove route srv-1/default metric 7 (nobody declares it)",
+    ),
+    (
+        "srv-1",
+        ("ip", "route", "add", "blackhole", "10.156.16.2/32"),
+        "remove route srv-1/10.156.16.2/32 (nobody declares it)",
+    ),
+    (
+        "srv-1",
+        ("ip", "-6", "route", "add", "2001:db8::/64", "dev", "cluster"),
+        "remove route srv-1/2001:db8::/64 (nobody declares it)",
+    ),
+    (
+        "srv-1",
+        ("ip", "route", "replace", "default", "via", "10.156.16.9"),
+        "change route srv-1/default (gateway, protocol)",
+    ),
     ("srv-1", ("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"), "change namespace srv-1 (forwarding)"),
     ("edge", ("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding"), "change namespace edge (forwarding)"),
 ]
@@ -133,7 +178,7 @@ def test_a_server_less_takes_its_namespace_with_it(tmp_path: Path) -> None:
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     async def work(box: Box, reconciler: Reconciler) -> None:
         await ip(box, HOST, "ip", "link", "add", "stranger", "type", "bridge")
-        await ip(box, "srv-1", "ip", "route", "add", "192.0.2.0/24", "via", "10.156.16.9")
+        await ip(box, HOST, "ip", "link", "add", "tap7", "type", "veth", "peer", "name", "tap8")
         assert lines((await reconciler.look(NETWORK))[0]) == []
 
     run(tmp_path, work)
