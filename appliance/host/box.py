@@ -18,7 +18,7 @@ from appliance.host.netns import PINNED, Namespaces
 from appliance.host.observe import Observer
 from appliance.host.units import Units
 from appliance.host.watch import DirectoryEvents
-from appliance.topology import Directory, File, Machine, Noun, Observed, Ruleset
+from appliance.topology import Directory, File, Machine, Namespace, Noun, Observed, Ruleset
 
 T = TypeVar("T")
 
@@ -109,6 +109,9 @@ class Box:
             case Ruleset():
                 await self.namespaces.call(lambda: self._firewall.apply(noun))
             case _:
+                if isinstance(noun, Namespace):
+                    # Not all that is set in one is told of.
+                    self._stale.sysctls.add(noun.name)
                 await self.namespaces.call(lambda: self._netlink.make(noun))
 
     async def remove(self, noun: Noun) -> None:

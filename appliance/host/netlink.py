@@ -18,6 +18,8 @@ from appliance.host.netns import KernelRefused, Namespaces
 from appliance.topology import HOST, Bridge, Namespace, Nic, Noun, Route, Stray, Veth, WireGuard
 
 IFA_F_NODAD = 0x02
+# linux/rtnetlink.h: RT_SCOPE_NOWHERE and RTN_UNSPEC, which match every route.
+NOWHERE, ANY_TYPE = 255, 0
 SYSCTL = Path("/proc/sys/net")
 FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
@@ -69,15 +71,16 @@ class Netlink:
                     self._sockets.drop(noun.name)
                     self._namespaces.remove(noun.name)
                 case Bridge():
-                    self._delete(HOST, noun.found_as or noun.name)
+                    self._remove(HOST, noun.found_as or noun.name)
                 case Veth() | WireGuard():
-                    self._delete(noun.namespace, noun.found_as or noun.name)
+                    self._remove(noun.namespace, noun.found_as or noun.name)
                 case Stray():
                     self._stray(noun)
                 case Nic():
                     self._give_back(noun)
                 case Route():
-                    self._sockets.of(noun.namespace).route("del", **_route(noun))
+                    # Whatever its scope and type: what it goes to and who made it is enough to know it by.
+                    self._sockets.of(noun.namespace).route("del", **_route(noun), scope=NOWHERE, type=ANY_TYPE)
                 case _:
                     raise TypeError(noun)
         except NetlinkError as error:
@@ -132,7 +135,7 @@ class Netlink:
         if outer is None or inner is None or not _paired(outer, inner):
             for socket, half in ((inside, inner), (host, outer)):
                 if half is not None:
-                    socket.link("del", index=half.index)
+                    _delete(socket, half)
             with self._namespaces.open(veth.namespace) as descriptor:
                 peer = {"ifname": veth.name, "net_ns_fd": descriptor, "address": veth.mac}
                 host.link("add", ifname=veth.host_name, kind="veth", peer=peer)
@@ -219,7 +222,7 @@ class Netlink:
         if found is not None and stray.namespace == HOST:
             socket.link("set", index=found.index, master=0)
         elif found is not None:
-            socket.link("del", index=found.index)
+            _delete(socket, found)
 
     def _with_alias(self, namespace: str, alias: str) -> Link | None:
         """Return the link that was given this alias, whatever its name is now."""
@@ -237,11 +240,20 @@ class Netlink:
                 nodad = {"flags": IFA_F_NODAD} if ":" in text else {}
                 socket.addr("add", index=index, **_parts(text), **nodad)
 
-    def _delete(self, namespace: str, name: str) -> None:
+    def _remove(self, namespace: str, name: str) -> None:
         socket = self._sockets.of(namespace)
         found = link(socket, name)
         if found is not None:
-            socket.link("del", index=found.index)
+            _delete(socket, found)
+
+
+def _delete(socket: IPRoute, found: Link) -> None:
+    """Delete a link; it may go by itself meanwhile, as the host's end of a leg does with the other's namespace."""
+    try:
+        socket.link("del", index=found.index)
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
 
 
 def _there(socket: IPRoute, name: str) -> Link:
