@@ -104,7 +104,7 @@ class Observer:
             if link.name != "lo"
             and link.mac
             and not link.master
-            and not link.alias.startswith(OURS)
+            and link.alias != OURS
             and link.kind in CARD_KINDS
         )
 

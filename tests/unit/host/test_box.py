@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -21,12 +22,13 @@ from appliance.host.netns import Namespaces
 from appliance.host.observe import Observer
 from appliance.supervisor.plan import Step, plan
 from appliance.supervisor.reconcile import Reconciler
-from appliance.topology import HOST, File
+from appliance.topology import HOST, File, Namespace
 from tests.unit.host.place import Heard, said_in, throwaway
 from tests.unit.supervisor.fakes import small
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
 
+REPOSITORY = Path(__file__).parents[3]
 NETWORK = msgspec.structs.replace(small().machine, files=(), directories=(), units=())
 
 
@@ -197,7 +199,7 @@ def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_bac
         assert await box.addresses("edge") == ("192.0.2.7/24",)
         assert lines((await reconciler.look(with_card))[0]) == []
         assert (await reconciler.round(NETWORK, "no card")).problems == ()
-        assert "enp9s9" in await ip(box, HOST, "ip", "-br", "link")
+        assert "enp9s9" in [card.name for card in await box.cards()]
 
     run(tmp_path, work)
 
@@ -284,6 +286,23 @@ def test_what_was_lost_in_a_storm_is_found(tmp_path: Path) -> None:
         assert "change veth srv-1/cluster (addresses)" in lines(steps)
 
     run(tmp_path, work, heard)
+
+
+def test_two_hundred_namespaces_are_followed_within_the_limit_of_open_files(tmp_path: Path) -> None:
+    few, most = 4, 200
+    names = [Namespace(name=f"n{number}") for number in range(few)]
+    unit = REPOSITORY / "image/tree/mkosi.extra/usr/lib/systemd/system/alpha-ren-supervisor.service"
+    (limit,) = re.findall("^LimitNOFILE=([0-9]+)$", unit.read_text(), re.MULTILINE)
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        more = msgspec.structs.replace(NETWORK, namespaces=(*NETWORK.namespaces, *names))
+        assert (await reconciler.round(more, "the test")).problems == ()
+        each = (len(os.listdir("/proc/self/fd")) - before) / few
+        assert each >= 1
+        assert before + most * each < int(limit) / 2
+
+    run(tmp_path, work)
 
 
 def test_a_namespace_whose_pin_was_taken_away_is_told(tmp_path: Path) -> None:
