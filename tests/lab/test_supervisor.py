@@ -113,6 +113,7 @@ def test_damage_is_repaired_by_itself(box: Box, step: str, command: list[str]) -
     box.machine.run(command)
     wait_until(step, lambda: any(each.startswith(step) for each in steps_since(box, place)))
     wait_settled(box)
+    assert any(each.startswith(step) for repair in box.status()["repairs"] for each in repair["steps"])
     box.wait_ready()
 
 
