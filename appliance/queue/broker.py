@@ -26,6 +26,8 @@ messages one by one would be half as fast; with 64 nobody is slower than with 10
 """
 GATE_WAITING_IN = 8
 """The same of all peers from outside: they may all be large, and the gate holds its peers back."""
+SHARED_BYTES = zmq.COPY_THRESHOLD
+"""An event that is larger is in memory once, however many it goes to."""
 
 PARTING_S = 1.0
 """How long a broker that stops waits for its clients to say that they know."""
@@ -109,10 +111,11 @@ class Broker(Loop):
 
     def _put(self, parcel: Parcel) -> None:
         route = parcel.route
+        copy = parcel.latest is None or parcel.size < SHARED_BYTES
         if isinstance(route, GateRoute):
-            self._gate.send_multipart([*route, *parcel.frames], zmq.NOBLOCK)
+            self._gate.send_multipart([*route, *parcel.frames], zmq.NOBLOCK, copy=copy)
         else:
-            self._inside.send_multipart([route, *parcel.frames], zmq.NOBLOCK)
+            self._inside.send_multipart([route, *parcel.frames], zmq.NOBLOCK, copy=copy)
 
     def _send(self, parcel: Parcel) -> None:
         session = parcel.session

@@ -8,10 +8,12 @@ from appliance.errors import ApplianceError, Refused
 from appliance.queue import wire
 from appliance.queue.address import Home, matches
 from appliance.queue.clock import Clock
-from appliance.queue.errors import NotPermitted
+from appliance.queue.errors import BodyTooLarge, NotPermitted
 from appliance.queue.intake import BUSY_FULL_S, Ack
 from appliance.queue.sessions import Outbox, Session, Watcher
 
+MAX_EVENT = 2**20
+"""Bytes of one event: it may go to very many, and libzmq counts what it keeps for each in messages."""
 MAX_TOPICS = 10_000
 MAX_KEPT_BYTES = 64 * 2**20
 MAX_TOPICS_OF_ONE = 2_000
@@ -62,6 +64,9 @@ class Events:
             topic = self._home.short(header.topic)
             if not session.grant.allows("emit", topic):
                 raise NotPermitted(f"{session.name} may not emit {topic}.")
+            if len(bodies[0]) > MAX_EVENT:
+                text = f"The event has {len(bodies[0])} bytes; the broker keeps at most {MAX_EVENT} of a topic."
+                raise BodyTooLarge(text, hint="An event is a state that changes; send what is large as work.")
         except ApplianceError as error:
             ack.refuse(0, error)
         else:

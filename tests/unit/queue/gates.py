@@ -109,6 +109,13 @@ def in_thread(broker: Broker) -> Iterator[tuple[GateLoop, str]]:
         loop.close()
 
 
+def peak_mb(process: subprocess.Popen[bytes] | None) -> float:
+    """Return the most memory that a process has had."""
+    assert process is not None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 2**10
+
+
 def resident_mb(process: subprocess.Popen[bytes] | None) -> float:
     """Return how much memory a process has now."""
     assert process is not None

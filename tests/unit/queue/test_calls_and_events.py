@@ -12,7 +12,7 @@ from appliance.errors import DeadlinePassed, InvalidInput, NotFound
 from appliance.queue import wire
 from appliance.queue.calls import MAX_PENDING
 from appliance.queue.client import RemoteError, Request
-from appliance.queue.events import MAX_KEPT_BYTES_OF_ONE, MAX_TOLD, MAX_TOLD_BYTES, MAX_TOPICS_OF_ONE
+from appliance.queue.events import MAX_EVENT, MAX_KEPT_BYTES_OF_ONE, MAX_TOLD, MAX_TOLD_BYTES, MAX_TOPICS_OF_ONE
 from appliance.queue.sessions import Parcel
 from tests.unit.queue.desk import Desk
 from tests.unit.queue.running import ALL, Broker, running
@@ -282,10 +282,19 @@ def test_topics_without_end_are_refused_to_who_makes_them_and_to_nobody_else(des
     assert emit("bob", "t1") == wire.STORED  # it is Bob's from now on
     assert emit("alice", "one.more") == wire.STORED
     assert emit("alice", "and.another") == wire.REFUSED
-    large = b"x" * (MAX_KEPT_BYTES_OF_ONE // 2)
-    assert [emit("bob", f"large{number}", large) for number in range(3)] == [wire.STORED, wire.STORED, wire.REFUSED]
+    large, room = b"x" * MAX_EVENT, MAX_KEPT_BYTES_OF_ONE // MAX_EVENT
+    assert {emit("bob", f"large{number}", large) for number in range(room)} == {wire.STORED}
+    assert emit("bob", "one.more", large) == wire.REFUSED
     assert emit("bob", "large0", b"small") == wire.STORED
-    assert emit("bob", "large3", large[:-100]) == wire.STORED
+    assert emit("bob", "one.more", large[:-100]) == wire.STORED
+
+
+def test_an_event_that_is_too_large_is_refused_and_the_last_value_stays(desk: Desk) -> None:
+    desk.ask("alice", wire.Emit(1, "state"), b"last")
+    results = desk.ask("alice", wire.Emit(2, "state"), bytes(MAX_EVENT + 1))
+    assert (results.statuses, results.troubles[0].fault.code) == ((wire.REFUSED,), "body-too-large")
+    desk.send("bob", wire.Subscribe(1, 1, "state"))
+    assert [bodies for header, bodies in desk.inboxes["bob"] if isinstance(header, wire.Happened)] == [[b"last"]]
 
 
 def load(desk: Desk, name: str, message: wire.Frames) -> list[Parcel]:

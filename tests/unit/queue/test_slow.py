@@ -3,13 +3,17 @@
 import contextlib
 
 from appliance.queue import wire
+from appliance.queue.events import MAX_EVENT
 from appliance.queue.sessions import HUSK_BYTES, Backlog, Parcel
-from tests.unit.queue.gates import resident_mb
+from tests.unit.queue.gates import peak_mb, resident_mb
 from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import ALL, Broker, running
 from tests.unit.queue.test_security import wait_until
 
 EVENT = bytes(2**18)
+
+
+SUBSCRIPTIONS = 200
 
 
 def parcel(body: bytes, latest: tuple[int, str] | None = None) -> Parcel:
@@ -49,3 +53,14 @@ def test_clients_that_do_not_read_lose_their_sessions_before_the_broker_its_memo
         emit(broker)
         wait_until(lambda: "does not read" in broker.log())
         assert resident_mb(broker.process) - before < 50 + 6 * 32 + 128
+
+
+def test_an_event_for_very_many_is_in_memory_once() -> None:
+    with running(lease_s=60.0) as broker, Peer(broker.connection()) as emitter, Peer(broker.connection()) as deaf:
+        for number in range(SUBSCRIPTIONS):
+            deaf.send(wire.Subscribe(number, number, "news"))
+            deaf.receive(wire.Results)
+        before = peak_mb(broker.process)
+        emitter.send(wire.Emit(1, "news"), bytes(MAX_EVENT))
+        assert emitter.receive(wire.Results)[0].statuses == (wire.STORED,)
+        assert peak_mb(broker.process) - before < 30
