@@ -4,6 +4,7 @@ The protocol is sd_notify(3): datagrams to the socket in $NOTIFY_SOCKET. Without
 """
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -24,11 +25,16 @@ def notify(*states: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
-        try:
-            out.sendto("\n".join(states).encode(), address)
-        except OSError as error:
-            log.warning("systemd does not hear %s: %s", states[0], error)
+    try:
+        _out().sendto("\n".join(states).encode(), address)
+    except OSError as error:
+        log.warning("systemd does not hear %s: %s", states[0], error)
+
+
+@functools.cache
+def _out() -> socket.socket:
+    """Kept from the first word on: a process that has no more descriptors must still feed its watchdog, and stop."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 
 
 def ready(status: str = "") -> None:

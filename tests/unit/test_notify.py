@@ -60,6 +60,27 @@ def test_the_watchdog_is_fed_while_the_loop_turns(tmp_path: Path, manager: socke
     assert process.returncode == 0
 
 
+def test_a_process_without_descriptors_feeds_its_watchdog_and_stops(tmp_path: Path, manager: socket.socket) -> None:
+    body = """
+    import os
+    notify.ready()
+    files = []
+    try:
+        while True:
+            files.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        await asyncio.Event().wait()
+"""
+    with start(tmp_path, body, WATCHDOG_USEC="60000") as process:
+        assert [manager.recv(1000) for _ in range(5)] == [b"READY=1", *[b"WATCHDOG=1"] * 4]
+        process.terminate()
+        said = b""
+        while said != b"STOPPING=1":
+            said = manager.recv(1000)
+        _, text = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, text) == (0, "")
+
+
 def test_an_error_that_ends_a_service_is_one_sentence_and_status_one(tmp_path: Path, manager: socket.socket) -> None:
     body = """
     async with asyncio.TaskGroup() as group:
