@@ -47,6 +47,7 @@ class KeyRing:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
+        self._problem = ""
         self._grants: dict[str, Grant] = {}
         self.routes: frozenset[str] = frozenset()
         """The clusters (`lan/cluster`) whose messages are taken in, for the bridge."""
@@ -54,9 +55,11 @@ class KeyRing:
 
     def reload(self) -> None:
         """Read the list; raise InvalidInput where it cannot be used, and keep the keys as they were."""
-        self._seen = self._stamp()
+        stamp, self._seen = self._stamp(), None  # what could not even be read is tried again
         try:
-            listed = msgspec.json.decode(self._path.read_bytes(), type=AccessList)
+            content = self._path.read_bytes()
+            self._seen = stamp
+            listed = msgspec.json.decode(content, type=AccessList)
         except (OSError, *NOT_DECODED) as error:
             raise InvalidInput(f"The key list {self._path} cannot be used: {error}.") from error
         if listed.version != 1:
@@ -77,8 +80,11 @@ class KeyRing:
         try:
             self.reload()
         except InvalidInput as error:
-            log.error("the key list stays as it was: %s", error)
+            if always or error.message != self._problem:
+                log.error("the key list stays as it was: %s", error)
+            self._problem = error.message
             return False
+        self._problem = ""
         log.info("the key list was read: %d keys", len(self._grants))
         return True
 

@@ -120,7 +120,7 @@ class StoreDamaged(StoreFailed):
 
 
 class CopyFailed(ApplianceError):
-    """A copy of the store could not be made; the store itself is as it was."""
+    """The store could not be copied, or not be looked at beside its use; it is as it was."""
 
     code = "copy-failed"
     hint = "Is there room for another copy on the state partition? The queue itself goes on."

@@ -30,7 +30,7 @@ from appliance.queue.address import Home
 from appliance.queue.calls import Later, OwnHandler
 from appliance.queue.clock import Clock
 from appliance.queue.errand import Errand
-from appliance.queue.errors import NotPermitted, StoreFull
+from appliance.queue.errors import CopyFailed, NotPermitted, StoreFull
 from appliance.queue.inspection import STATE_NAMES, message_of
 from appliance.queue.preview import kind_of
 from appliance.queue.sessions import Session
@@ -85,6 +85,8 @@ class Operations:
                 act()
             except StoreFull as error:
                 later.set_exception(Unavailable(error.message, hint=error.advice))
+            except CopyFailed as error:
+                later.set_exception(error)
         self._errand.pass_on()
 
     def _recent(self, _session: Session, query: RecentQuery) -> Messages:

@@ -40,9 +40,14 @@ class SqliteStill:
     def __init__(self, path: Path, let_go: Callable[[], None]) -> None:
         self._path = path
         self._let_go = let_go
-        self._db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
-        )
+        try:
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            let_go()
+            hint = "Has the queue as many connections as it may have open files? It goes on with those that it has."
+            raise CopyFailed(f"The store could not be opened once more: {error}.", hint=hint) from error
 
     def copy(self, path: Path, leave_free: int = 0) -> int:
         """See Still."""

@@ -276,7 +276,10 @@ class Store(Protocol):
         """Undo everything since the last commit."""
 
     def still(self) -> Still:
-        """Return what is on disk, for another thread to read; one at a time. Nothing may be uncommitted."""
+        """Return what is on disk, for another thread to read; one at a time. Nothing may be uncommitted.
+
+        Raises CopyFailed where it cannot be had, and then the store is as it was.
+        """
 
     def compact(self, pages: int) -> int:
         """Return up to `pages` unused pages to the file system; how many it was. Nothing may be uncommitted."""
