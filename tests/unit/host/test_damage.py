@@ -4,7 +4,6 @@ What a machine is in the end is read with `ip` and `nft`, and compared with what
 """
 
 import asyncio
-import json
 import os
 import subprocess
 from contextlib import AsyncExitStack
@@ -17,16 +16,15 @@ from hypothesis import strategies as st
 from appliance.host.box import Box
 from appliance.supervisor.plan import Step
 from appliance.supervisor.reconcile import Reconciler
-from appliance.topology import HOST, Machine
+from appliance.topology import Machine
 from tests.unit.host.damage import ADDED, KINDS, ORPHANED, PINS, REPLACED, Damage, damages, machines
 from tests.unit.host.place import throwaway
+from tests.unit.host.shown import shown, typed
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
 
 EXAMPLES = 3
 DEADLINE_S = 60.0
-
-SHOWN = "ip -j -d addr; ip -j route; ip -j -6 route; nft list ruleset"
 
 
 class Bystanders(list[subprocess.Popen[bytes]]):
@@ -44,14 +42,6 @@ class Bystanders(list[subprocess.Popen[bytes]]):
             process = self.pop()
             process.kill()
             process.wait(timeout=10)
-
-
-def typed(box: Box, namespace: str, command: str) -> str:
-    """What a shell says inside a namespace. What is to be damaged may be gone already."""
-    with box.namespaces.open(namespace) as descriptor:
-        argv = ["nsenter", f"--net=/proc/self/fd/{descriptor}", "sh", "-c", command]
-        done = subprocess.run(argv, pass_fds=(descriptor,), capture_output=True, text=True, timeout=30, check=False)
-    return done.stdout
 
 
 def is_there(box: Box, namespace: str) -> bool:
@@ -72,36 +62,6 @@ async def happen(box: Box, damage: Damage, bystanders: Bystanders) -> None:
     await spaces.call(lambda: spaces.remove(name))
     if damage.command in (REPLACED, ORPHANED, ADDED):
         await spaces.call(lambda: spaces.make(name))
-
-
-def shown(box: Box, wanted: Machine) -> dict[str, list[object]]:
-    """What `ip` and `nft` say of every namespace, without the numbers that differ each time."""
-    ours = {each.name for each in wanted.bridges} | {each.host_name for each in wanted.veths}
-    return {
-        each.name: _without_numbers(typed(box, each.name, SHOWN), ours if each.name == HOST else set())
-        for each in wanted.namespaces
-    }
-
-
-def _without_numbers(said: str, only: set[str]) -> list[object]:
-    links, four, six, *rules = said.split("\n", 3)
-    found: list[object] = [*rules, *([] if only else [_routes(four), _routes(six)])]
-    for link in json.loads(links):
-        if not only or link["ifname"] in only:
-            slave = link.get("linkinfo", {}).get("info_slave_data", {})
-            mac = link["address"] if not only else ""
-            texts = sorted(
-                f"{each['local']}/{each['prefixlen']}" for each in link["addr_info"] if each["scope"] != "link"
-            )
-            up = "UP" in link["flags"]
-            facts = (link["ifname"], up, link["mtu"], mac, link.get("master"), slave.get("isolated"), texts)
-            found.append(facts)
-    return sorted(found, key=str)
-
-
-def _routes(said: str) -> list[tuple[object, ...]]:
-    routes = [each for each in json.loads(said) if not str(each["dst"]).startswith("fe80")]
-    return sorted(tuple(each.get(key) for key in ("type", "dst", "gateway", "dev", "metric")) for each in routes)
 
 
 def lines(steps: tuple[Step, ...]) -> list[str]:
