@@ -36,7 +36,7 @@ class LettersPage(ConsolePage):
 
     def get(self) -> None:
         """Show the page."""
-        self.render("letters.html", xsrf_token=self.xsrf_token)
+        self.render("letters.html")
 
 
 class ListPage(ConsolePage):

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 from appliance import notify
-from appliance.arwadm import letters, metrics, pages
+from appliance.arwadm import letters, metrics, pages, trial
 from appliance.arwadm.picture import watching
 from appliance.web.server import Console, serve
 
-ROUTES = (*pages.ROUTES, *letters.ROUTES, *metrics.ROUTES)
+ROUTES = (*pages.ROUTES, *letters.ROUTES, *metrics.ROUTES, *trial.ROUTES)
 
 
 async def main() -> None:

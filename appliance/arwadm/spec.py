@@ -13,7 +13,7 @@ RIGHTS = Rights(
     call=(
         *("arclst.setup", "arclst.setup.state", "arclst.login", "arclst.logout", "arclst.session"),
         *("queue.stats", "queue.recent", "queue.browse", "queue.peek", "queue.requeue", "queue.purge"),
-        "bridge.routes",
+        *("bridge.routes", "supervisor.confirm", "supervisor.revert"),
     ),
     administer=EVERY_ADDRESS,
 )

@@ -27,7 +27,7 @@ class FrontPage(PortalPage):
 
     def get(self) -> None:
         """Show the page."""
-        self.render("flows.html", xsrf_token=self.xsrf_token)
+        self.render("flows.html")
 
 
 class HealthPage(PortalPage):

@@ -7,26 +7,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
 from appliance import config
 from appliance.queue.keys import generate_keys
 from scripts.labs.session import TEST_LOGS
+from tests.browser.window import PATIENCE_MS, PHONE, chromium, tab, window
 from tests.console import PASSWORD
 from tests.lab.box import Box, started
 from tests.lab.systems import Record, http_target, post
 
 TARGET_PORT = 8080
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-PATIENCE_MS = 20_000
-
 INSTANCES = {
     "ardpx", "arvpn", "armail", "queue", "arclst", "arhav", "dns", "portal", "arwadm-1", "arsrv-1", "arsrv-2",
 }  # fmt: skip
@@ -35,7 +26,6 @@ INSTANCES = {
 SETTINGS = config.Config(
     machine=config.Machine(name="box"), arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT))
 )
-PHONE: ViewportSize = {"width": 390, "height": 800}
 
 
 @pytest.fixture(scope="module")
@@ -46,35 +36,17 @@ def box() -> Iterator[Box]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; the driver comes with the Playwright wheel and downloads nothing."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def person(box: Box, chromium: Browser) -> Iterator[BrowserContext]:
-    """One person's browser window, cookies and all."""
-    context = chromium.new_context(
-        base_url=box.console.url, ignore_https_errors=True, viewport={"width": 1280, "height": 900}
-    )
-    context.set_default_timeout(PATIENCE_MS)
-    yield context
-    context.close()
+def person(box: Box) -> Iterator[BrowserContext]:
+    """One person's browser window."""
+    with chromium() as browser, window(browser, box.console.url) as person:
+        yield person
 
 
 @pytest.fixture
 def page(person: BrowserContext) -> Iterator[Page]:
-    """A tab in which any script error or refused resource fails the test."""
-    page = person.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    yield page
-    page.close()
-    assert [line for line in complaints if "status of 4" not in line] == [], "the page complained"
+    """A tab of that person's."""
+    with tab(person) as page:
+        yield page
 
 
 def test_a_new_box_leads_to_its_set_up_and_wants_the_pairing_code(box: Box, page: Page) -> None:

@@ -76,7 +76,8 @@ function trouble(picture) {
   const machine = picture.machine;
   if (!picture.queue_connected) return ["The queue does not answer.", "Figures below are the last known ones; the console reconnects by itself."];
   if (picture.stale.includes("machine")) return ["The supervisor is silent.", "What this machine does is not known just now."];
-  if (machine && machine.last_error) return [machine.last_error.message, machine.last_error.hint];
+  // That a change was undone is what the banner says.
+  if (machine && machine.last_error && machine.last_error.code !== "change-undone") return [machine.last_error.message, machine.last_error.hint];
   if (picture.busy) return ["The queue takes no new messages.", "Its disk is full, or it holds as much as it may. Whoever sends one is told to try again later."];
   if (picture.health && !picture.health.ok) return ["The built-in test message does not arrive.", picture.health.detail];
   return null;

@@ -26,17 +26,24 @@ function put(tag, text, className) {
 // Sentences of the box quote what is to be typed in backticks.
 const quoted = (text) => text.split("`").map((part, index) => index % 2 ? put("code", part) : part);
 
+const PATIENCE_MS = 30000;
+
 async function ask(method, path, body) {
-  const headers = { Accept: "application/json", "X-Xsrftoken": document.querySelector("[data-xsrf]").dataset.xsrf };
-  const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const headers = { Accept: "application/json", "X-Xsrftoken": document.body.dataset.xsrf };
+  const answer = await fetch(path, { method, headers, signal, body: body && JSON.stringify(body) });
   const value = await answer.json();
   if (answer.status === 401) location.assign("/login");
   if (!answer.ok) throw value;
   return value;
 }
 
+// What went wrong, as the box says it, or that it says nothing.
+const refusal = (problem) => problem && !(problem instanceof Error) ? problem
+  : { message: "The box does not answer.", hint: "Try again in a few seconds.", code: "unavailable" };
+
 function complain(problem) {
-  const said = problem && problem.message ? problem : { message: "The box does not answer.", hint: "Try again in a few seconds.", code: "unavailable" };
+  const said = refusal(problem);
   at("done").hidden = true;
   at("problem").hidden = false;
   const lines = at("problem").querySelectorAll("p");
@@ -58,14 +65,32 @@ function judge(word, shade) {
   at("health").className = `pill ${shade}`;
 }
 
-function follow(show) {
+// The live view comes at least every ten seconds. One stream serves all that follow it; one that has gone silent, as when
+// the box changed its address, is opened anew.
+const SILENT_MS = 25000;
+const followers = [];
+
+function follow(show, lost = () => judge("connecting", "warn")) {
+  followers.push({ show, lost });
+}
+
+function listen() {
   const live = new EventSource("/live");
-  live.onmessage = (event) => show(JSON.parse(event.data));
+  const again = (delay) => { live.close(); clearTimeout(silence); setTimeout(listen, delay); };
+  const silent = () => { for (const each of followers) each.lost(); again(0); };
+  let silence = setTimeout(silent, SILENT_MS);
+  live.onmessage = (event) => {
+    clearTimeout(silence);
+    silence = setTimeout(silent, SILENT_MS);
+    const picture = JSON.parse(event.data);
+    for (const each of followers) each.show(picture);
+  };
   live.addEventListener("ended", () => location.assign("/login"));
   live.onerror = () => {
-    judge("connecting", "warn");
-    if (live.readyState === EventSource.CLOSED) setTimeout(follow, 2000, show);
+    for (const each of followers) each.lost();
+    if (live.readyState === EventSource.CLOSED) again(2000);
   };
 }
 
+addEventListener("DOMContentLoaded", listen);
 nameZone(document);
