@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from appliance.contracts.access import Access, AccessList
 from appliance.errors import NOT_DECODED, InvalidInput
 from appliance.queue.address import covers
 from appliance.queue.keys import Keys
+from appliance.queue.sparing import Sparing
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +120,14 @@ class ZapHandler:
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", domains: Mapping[str, Admits]) -> None:
         self._domains = domains
+        self._sparing = Sparing(log, time.monotonic)
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.bind(ZAP_ENDPOINT)
 
     def answer_all(self) -> None:
         """Answer every question that waits."""
+        self._sparing.pass_time()
         while True:
             try:
                 question = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -140,7 +144,8 @@ class ZapHandler:
             if admits(public_key):
                 user = public_key
             else:
-                log.warning("refused the key %s from %s", public_key, address.decode(errors="replace"))
+                where = address.decode(errors="replace")
+                self._sparing.tell(logging.WARNING, "refused the key %s from %s", public_key, where)
         status = (b"200", b"OK") if user else (b"400", b"unknown key")
         self.socket.send_multipart([route, empty, b"1.0", request, *status, user.encode(), b""])
 

@@ -23,6 +23,7 @@ from appliance.queue.intake import Ack
 from appliance.queue.operations import Operations
 from appliance.queue.sessions import GateRoute, Outbox, Parcel, Route, Session
 from appliance.queue.settings import BrokerSettings
+from appliance.queue.sparing import Sparing
 from appliance.queue.store import Store
 from appliance.queue.work import Work
 
@@ -69,6 +70,7 @@ class Engine:
         self._sessions: dict[Route, Session] = {}
         self._epoch = os.urandom(8).hex()
         self._meter = Meter()
+        self._sparing = Sparing(log, clock.now)
         self._disk_free = 0
         self._errand = Errand()
         self._events = Events(home, clock, self._outbox)
@@ -114,7 +116,7 @@ class Engine:
         try:
             header, bodies = wire.from_client(frames)
         except WireError as error:
-            log.warning("%s sent what is not the protocol: %s", grant.name, error.message)
+            self._sparing.tell(logging.WARNING, "%s sent what is not the protocol: %s", grant.name, error.message)
             if session is not None:
                 self._drop(session, give_back=False)
             self._outbox.post_to_route(route, wire.Bye(error.code, error.message[:2000]))
@@ -146,7 +148,7 @@ class Engine:
         if old is not None:
             self._drop(old, give_back=False)
         session = self._sessions[route] = Session(route, user, grant, self._clock.now())
-        log.info("%s is here (%.100r)", grant.name, hello.software)
+        self._sparing.tell(logging.INFO, "%s is here (%.100r)", grant.name, hello.software)
         s = self._settings
         broker = f"{self._home.lan}/{self._home.cluster}"
         rules = (s.heartbeat_s, s.lease_s, s.max_body)
@@ -161,7 +163,7 @@ class Engine:
         self._outbox.post(session, wire.Heartbeat())
 
     def _handle_bye(self, session: Session, _header: wire.Bye, _bodies: wire.Frames) -> None:
-        log.info("%s has left", session.name)
+        self._sparing.tell(logging.INFO, "%s has left", session.name)
         self._drop(session, give_back=True)
 
     def _drop(self, session: Session, *, give_back: bool, unsent: Sequence[Parcel] = ()) -> None:
@@ -200,7 +202,7 @@ class Engine:
     def drop_slow(self, session: Session) -> None:
         """End the session of a peer that does not read what it is sent."""
         if not session.closed:
-            log.warning("%s does not read; its session ends", session.name)
+            self._sparing.tell(logging.WARNING, "%s does not read; its session ends", session.name)
             self._drop(session, give_back=False)
 
     def keys_changed(self) -> None:
@@ -274,6 +276,7 @@ class Engine:
         if now - self._kept_house < HOUSEKEEPING_S:
             return
         self._kept_house = now
+        self._sparing.pass_time()
         room = os.statvfs(self._disk)
         self._disk_free = room.f_bavail * room.f_frsize
         self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes or now < self._shut_until
@@ -287,7 +290,8 @@ class Engine:
         silence = max(self._settings.lease_s, 3 * self._settings.heartbeat_s)
         for session in list(self._sessions.values()):
             if now - session.last_seen >= silence:
-                log.warning("%s has been silent for %.1f s; its session ends", session.name, now - session.last_seen)
+                line, silent_s = "%s has been silent for %.1f s; its session ends", now - session.last_seen
+                self._sparing.tell(logging.WARNING, line, session.name, silent_s)
                 self._drop(session, give_back=False)
 
     def _undo(self, error: StoreFull) -> None:
