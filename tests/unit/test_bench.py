@@ -1,8 +1,15 @@
-"""The table of measures: what is missing or missed is said."""
+"""The benches: what is missing or missed is said, and their parts work."""
 
+import os
+
+import pytest
+
+from tests.bench.hosts.figures import Split
+from tests.bench.hosts.inside import differences, taken
 from tests.bench.measure import Measure, record, table
 from tests.bench.peers.figures import Case, Figures, Rate
 from tests.bench.queue_rates import compared
+from tests.bench.split import growth
 
 CASE = Case(kind="publish", size=1024, window=64)
 
@@ -29,3 +36,22 @@ def test_a_target_is_a_multiple_of_the_peers_median() -> None:
 def test_how_it_was_taken_is_said_once() -> None:
     measures = [Measure(measure=name, unit="s", ours=1, better="lower", how="on loopback") for name in ("a", "b")]
     assert table(measures).count("on loopback") == 1
+
+
+def test_what_a_namespace_costs_more_where_there_are_more_is_growth() -> None:
+    took = {10: [1.0, 2.0, 9.0], 50: [10.0], 100: [30.0]}
+    splits = {size: [Split(took_s=each) for each in those] for size, those in took.items()}
+    assert growth(splits) == [1.0, 1.5]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
+def test_by_hand_and_by_the_supervisor_it_is_the_same_host() -> None:
+    ours, by_hand = taken("ours", "1", "held"), taken("by-hand", "1", "held")
+    assert set(ours.held) >= {"host", "ardpx", "arsrv-1"}
+    assert any("link ifname=cluster" in line for line in ours.held["arsrv-1"])
+    assert differences(ours, by_hand) == []
+
+
+def test_a_line_that_only_one_host_holds_is_a_difference() -> None:
+    one, other = Split(took_s=1, held={"a": ["x", "y"], "b": []}), Split(took_s=1, held={"a": ["x"], "b": ["z"]})
+    assert differences(one, other) == ["a, ours: y", "b, by hand: z"]

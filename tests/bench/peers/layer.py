@@ -1,8 +1,11 @@
-"""The bench layer: the peers' Debian packages, laid over the firmware's root tree, and a way to run something in it."""
+"""The bench layer: the peers' Debian packages, laid over the firmware's root tree, and a way to run something in it, or
+in the tree alone.
+"""
 
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.building import inputs, mkosirun, paths, publish, space, tree
@@ -28,15 +31,21 @@ def build() -> Path:
 
 
 def run(module: str, *arguments: str) -> bytes:
-    """Run `python3 -m MODULE ARGUMENTS` with the firmware's Python; return its standard output.
+    """Run `python3 -m MODULE ARGUMENTS` with the firmware's Python and the peers; return its standard output.
 
     Without the layer (no package server) there is the tree alone, and the peers are missing.
     """
-    lower = [str(tree.path(PROFILE).resolve())]
     try:
-        lower.insert(0, str(build()))
+        above = [str(build())]
     except Failure as failure:
         print(f"There are no peers to measure: {failure}", file=sys.stderr, flush=True)
+        above = []
+    return alone(module, *arguments, above=above)
+
+
+def alone(module: str, *arguments: str, above: Sequence[str] = ()) -> bytes:
+    """The same in the firmware's tree with only `above` laid over it."""
+    lower = [*above, str(tree.path(PROFILE).resolve())]
     STATE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-root-") as root, tempfile.TemporaryDirectory(dir=STATE) as state:
         spaces = ["--mount", "--net", "--pid", "--ipc", "--fork", "--kill-child"]
