@@ -1,8 +1,9 @@
-"""A broker that may open no more files: those whom it knows are served, and it ends when it is told to."""
+"""A broker or a gate that may open no more files: those whom it knows are served, and it ends when it is told to."""
 
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ import zmq
 from appliance.contracts.letters import BackedUp, Checked, Tend
 from appliance.queue.auth import join_curve
 from appliance.queue.client import RemoteError
+from tests.unit.queue.gates import Gate, guarded
 from tests.unit.queue.peers import Peer
 from tests.unit.queue.running import ALL, STOPPED_WITHIN_S, Broker, running
 from tests.unit.queue.test_robustness import DEADLINE_S, serves
@@ -21,6 +23,7 @@ from tests.unit.queue.test_security import wait_until
 FILES = 64
 CROWD = 100
 """More than there is room for."""
+FEW_FILES = ("prlimit", f"--nofile={FILES}", "--core=0", sys.executable)
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def narrow() -> Iterator[Broker]:
     with running() as broker:
         broker.grant("mallory", ALL)
         broker.stop()
-        broker.start(python=("prlimit", f"--nofile={FILES}", "--core=0", sys.executable))
+        broker.start(python=FEW_FILES)
         yield broker
 
 
@@ -47,9 +50,9 @@ def crowd(broker: Broker, endpoint: str = "") -> Iterator[None]:
         yield
 
 
-def is_full(broker: Broker) -> bool:
-    assert broker.process is not None
-    return int(psutil.Process(broker.process.pid).num_fds()) >= FILES
+def is_full(process: Broker | Gate) -> bool:
+    assert process.process is not None
+    return int(psutil.Process(process.process.pid).num_fds()) >= FILES
 
 
 def test_with_no_file_left_to_open_a_broker_serves_and_stops(narrow: Broker) -> None:
@@ -89,3 +92,32 @@ def test_with_no_file_left_for_its_unix_socket_a_broker_starts_anew_with_all_tha
             await serves(q, "again")
 
     asyncio.run(main())
+
+
+@contextlib.contextmanager
+def strangers(gate: Gate) -> Iterator[None]:
+    """More connections than it can have, which say nothing."""
+    with contextlib.ExitStack() as sockets:
+        for _ in range(CROWD):
+            sockets.enter_context(socket.create_connection(("127.0.0.1", int(gate.endpoint.rpartition(":")[2]))))
+        wait_until(lambda: is_full(gate))
+        yield
+
+
+def test_a_gate_that_is_full_of_strangers_serves_the_peers_that_it_has_and_then_others() -> None:
+    async def main(gate: Gate) -> None:
+        async with gate.client("far") as q:
+            await q.publish("in.before", b"")
+            with strangers(gate):
+                await q.publish("in.full", b"", deadline_s=DEADLINE_S)
+            async with gate.client("far") as late:
+                await late.publish("in.after", b"", deadline_s=DEADLINE_S)
+
+    with guarded() as gate:
+        gate.broker.grant("far", ALL, outside=True)
+        gate.stop()
+        gate.broker.python = FEW_FILES
+        gate.start()
+        asyncio.run(main(gate))
+        with strangers(gate):
+            assert gate.stop() == 0
