@@ -32,6 +32,7 @@ from appliance.contracts.machine import (
     Firewall,
     InstanceUse,
     MachineStatus,
+    NicStatus,
     PendingChange,
     Plan,
     Repair,
@@ -156,6 +157,11 @@ def _repair_text(repair: Repair) -> str:
     return f"{when} in {repair.took_s:.2f} s: {repair.steps[0]}{more}, because {repair.cause}"
 
 
+def nic_text(nic: NicStatus) -> str:
+    """Return a network card for a person: its name and role, and what tells it from others."""
+    return f"{nic.name}: {nic.role} ({', '.join(part for part in (nic.driver, nic.bus, nic.mac) if part)})"
+
+
 def status_text(status: MachineStatus) -> str:
     """Return the status for a person: facts, then a table of units, then what is wrong."""
     state = "READY" if status.ready else "NOT READY"
@@ -170,6 +176,8 @@ def status_text(status: MachineStatus) -> str:
         ("on trial", pending_text(status.pending) if status.pending else ""),
         ("load", load_text(status.use) if status.use else ""),
         ("boot", "  ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in status.boot)),
+        *(("network card", nic_text(nic)) for nic in status.nics),
+        *(("warning", f"{warning.code}: {warning.message} {warning.hint}") for warning in status.warnings),
         *(("note", note) for note in status.notes),
         *(("repaired", _repair_text(repair)) for repair in status.repairs[-3:]),
     )

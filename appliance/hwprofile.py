@@ -21,7 +21,12 @@ KernelOption = Annotated[str, Meta(pattern=r"^[!-~]+$")]
 CpuSet = Annotated[str, Meta(pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")]
 """CPUs as systemd's AllowedCPUs= takes them: `0`, `0-3`, `0,2-3`."""
 
-Role = Literal["uplink", "cluster"]
+BusAddress = Annotated[str, Meta(pattern=r"^[0-9A-Za-z][0-9A-Za-z:._-]*$")]
+"""Where something is plugged in, as a part of its path in sysfs: `0000:03:00.0` on PCI, `1-1.2:1.0` on USB."""
+MacAddress = Annotated[str, Meta(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){2,5}$")]
+"""A MAC address or its first octets (three name the maker), lower case."""
+
+Role = Literal["uplink", "cluster", "management"]
 
 
 class InvalidProfile(InvalidInput):
@@ -31,7 +36,7 @@ class InvalidProfile(InvalidInput):
     hint = "Correct the named field; hwprofiles/README.md documents each one, and unknown fields are errors."
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     pass
 
 
@@ -44,11 +49,21 @@ class Kernel(_Section, frozen=True):
 
 
 class Nic(_Section, frozen=True):
-    """A network card by its driver and, where several share one, its place in the order of the bus addresses."""
+    """Which network cards have a role: those that all of `path`, `mac` and `driver` fit, as far as they are given.
+
+    With `place` it is one of them, in the order of their bus addresses.
+    """
 
     role: Role
-    driver: Module
-    place: Annotated[int, Meta(ge=0, le=15)] = 0
+    path: BusAddress | None = None
+    mac: MacAddress | None = None
+    driver: Module | None = None
+    place: Annotated[int, Meta(ge=0, le=15)] | None = None
+
+    @property
+    def marks(self) -> tuple[str | None, str | None, str | None]:
+        """What is asked of a card, wherever it stands in their order."""
+        return self.path, self.mac, self.driver
 
 
 class Disk(_Section, frozen=True):
@@ -142,18 +157,28 @@ def _check(profile: HardwareProfile) -> None:
         raise InvalidProfile(
             f"The hardware profile has version {profile.version}, this build reads {CURRENT_VERSION} - at `$.version`."
         )
-    roles = [nic.role for nic in profile.nics]
-    if roles.count("uplink") != 1:
-        raise InvalidProfile("Exactly one network card must have the role `uplink` - at `$.nics`.")
-    if roles.count("cluster") > 1:
-        raise InvalidProfile("At most one network card may have the role `cluster` - at `$.nics`.")
-    if len({(nic.driver, nic.place) for nic in profile.nics}) != len(profile.nics):
-        raise InvalidProfile("Two roles name the same network card - at `$.nics`.")
+    _check_nics(profile.nics)
     _check_consoles(profile.consoles)
     for option in profile.kernel.command_line:
         if re.match(r"(root|rw|ro|usrhash|mount\.usr|init|console)(=|$)", option):
             raise InvalidProfile(f"`{option}` belongs to the image, not to a profile - at `$.kernel.command_line`.")
     _check_budget(profile.budget)
+
+
+def _check_nics(nics: tuple[Nic, ...]) -> None:
+    roles = [nic.role for nic in nics]
+    if "uplink" not in roles:
+        raise InvalidProfile("A network card must have the role `uplink` - at `$.nics`.")
+    for role in ("cluster", "management"):
+        if roles.count(role) > 1:
+            raise InvalidProfile(f"At most one network card may have the role `{role}` - at `$.nics`.")
+    for number, nic in enumerate(nics):
+        if not any(nic.marks) and nic.place is None:
+            raise InvalidProfile(f"A network card needs a path, a MAC, a driver or a place - at `$.nics[{number}]`.")
+        for other in nics[:number]:
+            if other.marks == nic.marks and (None in (other.place, nic.place) or other.place == nic.place):
+                hint = "Tell them apart by `path` or `mac`, or give each a `place` of its own."
+                raise InvalidProfile(f"Two roles name the same network card - at `$.nics[{number}]`.", hint=hint)
 
 
 def _check_consoles(consoles: tuple[Console, ...]) -> None:

@@ -123,12 +123,18 @@ def _facts(view: View) -> list[Line]:
     style: Style = "dim" if view.away else "value"
     return [
         _fact("Console", "address" if style == "value" else style, status.console_url if status else ""),
-        _fact("Uplink", style, "  ".join(status.uplink) if status else "", "no address yet"),
+        _fact("Uplink", style, "  ".join(status.uplink) if status else "", _no_address(status)),
         # Two lines of sixteen bytes, as 95 characters fit no 80 columns and browsers break them there too.
         _fact("Fingerprint", style, digest[:47]),
         _fact("", style, digest[48:], ""),
         _pairing(view),
     ]
+
+
+def _no_address(status: MachineStatus | None) -> str:
+    lost = status is not None and not any(nic.role == "uplink" for nic in status.nics)
+    missing = status is not None and any(warning.code == "nic-missing" for warning in status.warnings)
+    return "no network card" if lost and missing else "no address yet"
 
 
 def _fact(label: str, style: Style, value: str, missing: str = "-") -> Line:
@@ -209,10 +215,23 @@ def _report(view: View, width: int) -> list[Line]:
         note = "The supervisor has not answered yet; L shows the log."
         return [(), of("dim", f"   {note}"), (), ()]
     problem = view.answer or view.away or _on_trial(view.pending) or status.last_error
+    if problem is None and status.warnings:
+        return _warnings(status.warnings, width)
     if problem is None:
         note = status.notes[0] if status.notes else "No problem is known."
         return [(), *([*_wrapped(note, "dim", width), (), ()][:3])]
     return _problem(problem, width)
+
+
+def _warnings(warnings: tuple[Problem, ...], width: int) -> list[Line]:
+    """Return one warning with its hint, two without, or more on a line each."""
+    if len(warnings) == 1:
+        return _problem(warnings[0], width, "busy")
+    shown = warnings if len(warnings) <= REPORT else warnings[: REPORT - 1]
+    lines = [line for warning in shown for line in _sentence(warning, "busy", width, REPORT // len(shown))]
+    more = len(warnings) - len(shown)
+    lines += [of("label", f"   and {more} more: `alpha-ren status` has them all")] if more else []
+    return [*lines, *([()] * (REPORT - len(lines)))]
 
 
 def _on_trial(pending: PendingChange | None) -> Problem | None:
@@ -222,17 +241,21 @@ def _on_trial(pending: PendingChange | None) -> Problem | None:
     return Problem(code="on-trial", message=f"{'; '.join(pending.touched)}.", hint=hint)
 
 
-def _problem(problem: Problem, width: int) -> list[Line]:
-    code = f"{problem.code}: "
-    first, *more = _wrapped(code + problem.message, "value", width)
-    marked: Line = (*of("bad", f" \N{BLACK SQUARE} {code}"), *of("value", plain(first)[3 + len(code) :]))
-    lines = [marked, *more, *_wrapped(problem.hint, "label", width)]
+def _problem(problem: Problem, width: int, style: Style = "bad") -> list[Line]:
+    lines = [*_sentence(problem, style, width), *_wrapped(problem.hint, "label", width)]
     return [*lines, *([()] * (REPORT - len(lines)))]
 
 
-def _wrapped(text: str, style: Style, width: int) -> list[Line]:
-    """Return the text on at most two lines, `>` at the end where it needs more."""
-    lines = textwrap.wrap(text, max(20, width - 6), max_lines=2, placeholder=" >")
+def _sentence(problem: Problem, style: Style, width: int, most: int = 2) -> list[Line]:
+    """Return code and sentence on at most so many lines."""
+    code = f"{problem.code}: "
+    first, *more = _wrapped(code + problem.message, "value", width, most)
+    return [(*of(style, f" \N{BLACK SQUARE} {code}"), *of("value", plain(first)[3 + len(code) :])), *more]
+
+
+def _wrapped(text: str, style: Style, width: int, most: int = 2) -> list[Line]:
+    """Return the text on at most so many lines, `>` at the end where it needs more."""
+    lines = textwrap.wrap(text, max(20, width - 6), max_lines=most, placeholder=" >")
     return [of(style, f"   {line}") for line in lines]
 
 

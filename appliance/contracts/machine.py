@@ -98,6 +98,18 @@ class InstanceUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     waits: Waits = Waits()
 
 
+class NicStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A network card with a role: its name on the host, its own MAC address, its driver and bus address (empty where
+    the system does not tell).
+    """
+
+    name: str
+    role: str
+    mac: str
+    driver: str = ""
+    bus: str = ""
+
+
 class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Event `machine.repaired`: the machine was not as it should be, and these steps were taken.
 
@@ -116,7 +128,8 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """Event `machine`, reply to the call `supervisor.status` and content of `alpha-ren status --json`.
 
     `pairing` is filled only on the local socket. `step` is what the supervisor is doing now (empty when it has nothing
-    to do), `last_error` the newest problem that still holds, `queue_key` the broker's public key (Z85), `ended` what
+    to do), `last_error` the newest problem that still holds, `warnings` what does not fit without stopping anything,
+    `queue_key` the broker's public key (Z85), `ended` what
     became of the last change on trial, since the supervisor started and until another is made, `pending` a
     change that waits for its confirmation; `use` and `instances` are at most ten seconds old; `repairs` are the latest
     ones, the newest last.
@@ -137,6 +150,8 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     boot: tuple[BootPhase, ...] = ()
     config_in_force: str = "default"
     notes: tuple[str, ...] = ()
+    nics: tuple[NicStatus, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     ended: EndedChange | None = None
     pending: PendingChange | None = None
     use: MachineUse | None = None

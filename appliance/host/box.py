@@ -11,7 +11,7 @@ import msgspec
 from appliance.host import files
 from appliance.host.events import Event, KernelEvents, Stale
 from appliance.host.firewall import Firewall
-from appliance.host.hardware import Card, CardEvents, told
+from appliance.host.hardware import Card, CardEvents, card, settled
 from appliance.host.links import Sockets
 from appliance.host.netlink import Netlink
 from appliance.host.netns import PINNED, Namespaces
@@ -86,18 +86,18 @@ class Box:
         return msgspec.structs.replace(seen, machine=machine, units=units)
 
     async def cards(self) -> tuple[Card, ...]:
-        """Return the network cards of the host namespace that nobody uses yet."""
-        names = await self._looked(self._observer.spare)
-        cards = await asyncio.to_thread(lambda: [told(name, mac) for name, mac in names])
-        return tuple(card for card in cards if card is not None)
+        """Return the network cards that nobody uses yet, and those that were moved into a namespace."""
+        spare, moved = await self._looked(lambda: (self._observer.spare(), self._observer.moved()))
+
+        def told() -> tuple[Card, ...]:
+            here = [card(link.name, link) for link in spare if settled(link.name)]
+            return (*here, *(card(name, link, held_in) for held_in, name, link in moved))
+
+        return await asyncio.to_thread(told)
 
     async def addresses(self, namespace: str) -> tuple[str, ...]:
         """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
         return await self._looked(lambda: self._observer.uplink(namespace))
-
-    async def moved_cards(self) -> tuple[tuple[str, str], ...]:
-        """Return (namespace, name on the host) of every network card that was moved."""
-        return await self._looked(self._observer.nics)
 
     async def make(self, noun: Noun) -> None:
         """Make one noun true (units have verbs of their own); raise an ApplianceError that says why not."""

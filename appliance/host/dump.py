@@ -31,6 +31,7 @@ TYPE = 0x3FFF
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 22, 26
 # linux/if_link.h and linux/if_addr.h.
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 4, 5, 10, 18, 20
+IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME, IFLA_PARENT_DEV_BUS_NAME = 54, 56, 57
 IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 5, 33
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 # linux/rtnetlink.h.
@@ -49,7 +50,10 @@ DEADLINE_S = 10.0
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A link as one namespace sees it; `peer` is the index of a veth's other end, in that end's own namespace."""
+    """A link as one namespace sees it; `peer` is the index of a veth's other end, in that end's own namespace.
+
+    A card's `own_mac` is the one it was made with, `bus` and `device` say where its hardware is in sysfs.
+    """
 
     index: int
     name: str
@@ -61,6 +65,9 @@ class Link(msgspec.Struct, frozen=True):
     peer: int
     master: int
     isolated: bool
+    own_mac: str = ""
+    bus: str = ""
+    device: str = ""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -146,17 +153,21 @@ def _link(message: bytes) -> Link:
     found = _attributes(message, LINK.size)
     about = _attributes(found.get(IFLA_LINKINFO, b""))
     port = _attributes(about.get(IFLA_INFO_SLAVE_DATA, b""))
+    mac = found.get(IFLA_ADDRESS, b"").hex(":")
     return Link(
         index=index,
         name=_text(found[IFLA_IFNAME]),
         kind=_text(about.get(IFLA_INFO_KIND, b"")),
-        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        mac=mac,
         alias=_text(found.get(IFLA_IFALIAS, b"")),
         up=bool(flags & IFF_UP),
         mtu=_number(found, IFLA_MTU),
         peer=_number(found, IFLA_LINK),
         master=_number(found, IFLA_MASTER),
         isolated=bool(any(port.get(IFLA_BRPORT_ISOLATED, b""))),
+        own_mac=found[IFLA_PERM_ADDRESS].hex(":") if IFLA_PERM_ADDRESS in found else mac,
+        bus=_text(found.get(IFLA_PARENT_DEV_BUS_NAME, b"")),
+        device=_text(found.get(IFLA_PARENT_DEV_NAME, b"")),
     )
 
 

@@ -1,4 +1,4 @@
-"""The machine's network cards, from udev and sysfs (udev(7), sysfs(5))."""
+"""The machine's network cards, from the kernel, udev and sysfs (rtnetlink(7), udev(7), sysfs(5))."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,37 +7,46 @@ from pathlib import Path
 import msgspec
 import pyudev
 
+from appliance.host.dump import Link
+
+BUSES = Path("/sys/bus")
+"""Shows every device, also one whose network card is in another namespace."""
+
 UDEV = Path("/run/udev/control")
 """Is there while udevd runs; in a container it does not."""
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A network card in the host namespace. `path` is where it is plugged in (its device in sysfs).
+    """A network card: its name on the host, its own MAC address, and where it is plugged in (its device in sysfs).
 
-    Driver and path are empty where the system does not tell, as in a container.
+    Driver and path are empty where the system does not tell, as in a container. `held_in` is the namespace that it was
+    moved into.
     """
 
     name: str
     mac: str
     driver: str = ""
     path: str = ""
+    held_in: str = ""
 
 
-def told(name: str, mac: str) -> Card | None:
-    """Return what udev and sysfs know of a card, None while udevd is still at it: it may yet give it another name.
+def card(name: str, link: Link, held_in: str = "", buses: Path = BUSES) -> Card:
+    """Return what is known of the card behind a link, wherever it was moved. Blocks on sysfs."""
+    device = buses / link.bus / "devices" / link.device
+    if not (link.bus and device.exists()):
+        return Card(name=name, mac=link.own_mac, held_in=held_in)
+    driver = (device / "driver").resolve().name if (device / "driver").exists() else ""
+    return Card(name=name, mac=link.own_mac, driver=driver, path=str(device.resolve()), held_in=held_in)
 
-    Blocks.
-    """
+
+def settled(name: str) -> bool:
+    """Whether udevd is done with a card: before, it may yet give it another name. Blocks on sysfs."""
+    if not UDEV.exists():
+        return True
     try:
-        device = pyudev.Devices.from_name(pyudev.Context(), "net", name)
+        return bool(pyudev.Devices.from_name(pyudev.Context(), "net", name).is_initialized)
     except (pyudev.DeviceNotFoundError, OSError):
-        return Card(name=name, mac=mac)
-    if UDEV.exists() and not device.is_initialized:
-        return None
-    hardware = Path(device.sys_path) / "device"
-    if not (hardware / "driver").exists():
-        return Card(name=name, mac=mac)
-    return Card(name=name, mac=mac, driver=(hardware / "driver").resolve().name, path=str(hardware.resolve()))
+        return True
 
 
 class CardEvents:

@@ -85,27 +85,21 @@ class Observer:
         )
         return Observed(machine=machine)
 
-    def nics(self) -> tuple[tuple[str, str], ...]:
-        """Return (namespace, name on the host) of every NIC that was moved."""
+    def moved(self) -> tuple[tuple[str, str, Link], ...]:
+        """Return (namespace, name on the host, link) of every NIC that was moved."""
         return tuple(
-            (name, link.alias.removeprefix(NIC))
+            (name, link.alias.removeprefix(NIC), link)
             for name, seen in self._seen.items()
             for link in seen.links.values()
             if name != HOST and link.alias.startswith(NIC)
         )
 
-    def spare(self) -> tuple[tuple[str, str], ...]:
-        """Return (name, MAC address) of the links on the host that are cards: neither made by us nor part of
-        something else.
-        """
+    def spare(self) -> tuple[Link, ...]:
+        """Return the links on the host that are cards: neither made by us nor part of something else."""
         return tuple(
-            (link.name, link.mac)
+            link
             for link in sorted(self._seen[HOST].links.values(), key=lambda link: link.name)
-            if link.name != "lo"
-            and link.mac
-            and not link.master
-            and link.alias != OURS
-            and link.kind in CARD_KINDS
+            if link.name != "lo" and link.mac and not link.master and link.alias != OURS and link.kind in CARD_KINDS
         )
 
     def uplink(self, namespace: str) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from appliance.component import ComponentSpec
 from appliance.config import Config
-from appliance.errors import NotFound, Unavailable
+from appliance.errors import NotFound, Problem, Unavailable
 from appliance.host.box import Box
 from appliance.hwprofile import HardwareProfile
 from appliance.queue.keys import Keys
-from appliance.supervisor import uplink
+from appliance.supervisor import cards, uplink
 from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, broker, desired
 from appliance.supervisor.keys import KeyStore, next_name
 from appliance.supervisor.place import gateway, place
@@ -20,7 +20,7 @@ from appliance.supervisor.unit_text import run_directory
 
 
 class Intent:
-    """Remembers what it found on the way: the keys, the uplink's addresses, and what a person should know."""
+    """Remembers what it found on the way: the keys, the cards and the uplink's addresses, what a person should know."""
 
     def __init__(self, box: Box, keys: KeyStore, profile: HardwareProfile | None) -> None:
         self._box = box
@@ -31,6 +31,7 @@ class Intent:
         self._formed: tuple[Config, Facts, Desired] | None = None
         self.keys: dict[str, Keys] = {}
         self.uplink: tuple[str, ...] = ()
+        self.roles = cards.Roles(uplinks=())
         self.notes: tuple[str, ...] = ()
 
     async def form(self, config: Config) -> Desired:
@@ -40,16 +41,16 @@ class Intent:
         declared = self._declared[1]
         placed = place(config, declared)
         way_out = gateway(placed).instance.name
-        choice = uplink.choose(await self._box.cards(), await self._box.moved_cards(), way_out, self._profile)
+        self.roles = cards.match(self._profile, await self._box.cards(), way_out)
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
         self.uplink = await self._box.addresses(way_out)
         declared_notes = (note for spec in declared for instance in spec.instances for note in instance.notes)
-        self.notes = (*choice.notes, *declared_notes)
+        self.notes = tuple(declared_notes)
         self._queue = broker(placed).instance.name
         self.keys = await asyncio.to_thread(self._make_keys, declared, self._queue)
         four, six = uplink.by_family(self.uplink)
         facts = Facts(
-            uplink_nic=choice.name,
+            uplink_nic=next((card.name for card in self.roles.uplinks), ""),
             uplink_v4=four,
             uplink_v6=six,
             resolvers=told.resolvers,
@@ -60,6 +61,11 @@ class Intent:
         if self._formed is None or self._formed[:2] != (config, facts):
             self._formed = (config, facts, await asyncio.to_thread(desired, config, declared, facts))
         return self._formed[2]
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What does not fit, and with what the machine runs nevertheless."""
+        return self.roles.findings
 
     @property
     def queue_key(self) -> str:

@@ -16,6 +16,7 @@ from appliance.contracts.machine import (
     Firewall,
     InstanceUse,
     MachineStatus,
+    NicStatus,
     PendingChange,
     Plan,
     PlanStep,
@@ -87,6 +88,16 @@ def test_status_is_a_table_for_a_person(serve: Serve, capsys: pytest.CaptureFixt
     assert repaired.endswith("in 0.03 s: make veth x and 1 more steps, because a link went in the host")
     assert lines[-4] == "COMPONENT  INSTANCE  UNIT                       STATE   RESTARTS  MEMORY"
     assert lines[-1] == "arsrv      arsrv-2   alpha-ren-arsrv-2.service  active  0         12 MiB"
+
+
+def test_status_shows_the_network_cards_and_what_does_not_fit(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    nic = NicStatus(name="enp0s2", role="uplink", mac="52:54:00:00:00:01", driver="virtio_net", bus="0000:00:02.0")
+    warning = Problem(code="nic-unknown", message="The network card eth9 has no role here.", hint="Look it up.")
+    with serve(status=msgspec.structs.replace(STATUS, nics=(nic,), warnings=(warning,))) as stub:
+        assert run(stub, "status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  network card  enp0s2: uplink (virtio_net, 0000:00:02.0, 52:54:00:00:00:01)" in lines
+    assert "  warning       nic-unknown: The network card eth9 has no role here. Look it up." in lines
 
 
 def test_status_says_what_is_used_and_what_it_waits_for(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,20 @@ ON_TRIAL = msgspec.structs.replace(
     ),
 )
 
+NO_CARD = Problem(
+    code="nic-missing",
+    message="The network card for the uplink (driver virtio_net) is not there: the machine has no way out.",
+    hint="It is used as soon as it is plugged in.",
+)
+UNKNOWN_CARD = Problem(
+    code="nic-unknown",
+    message="The network card eth9 (e1000e 0000:00:01.0) has no role here and is left alone.",
+    hint="The hardware profile of the firmware says which has one.",
+)
+NO_UPLINK = msgspec.structs.replace(READY, uplink=(), console_url="", warnings=(NO_CARD,))
+TWO_WARNINGS = msgspec.structs.replace(NO_UPLINK, warnings=(NO_CARD, UNKNOWN_CARD))
+FIVE_WARNINGS = msgspec.structs.replace(NO_UPLINK, warnings=(NO_CARD, *([UNKNOWN_CARD] * 4)))
+
 AWAY = Problem(
     code="supervisor-away",
     message="The supervisor is not running.",
@@ -134,6 +148,9 @@ SCREENS: dict[str, View] = {
     "failed": View(status=FAILED, heard_at=AT),
     "away": View(status=READY, heard_at=AT, away=AWAY),
     "on-trial": View(status=ON_TRIAL, heard_at=AT),
+    "no-card": View(status=NO_UPLINK, heard_at=AT),
+    "two-warnings": View(status=TWO_WARNINGS, heard_at=AT),
+    "five-warnings": View(status=FIVE_WARNINGS, heard_at=AT),
     "large": View(status=LARGE, heard_at=AT),
     "menu": View(status=READY, heard_at=AT, panel=Menu(1)),
     "confirm": View(status=READY, heard_at=AT, panel=Confirm("power-off")),

@@ -20,6 +20,7 @@ from appliance.host.links import Sockets
 from appliance.host.netlink import Netlink
 from appliance.host.netns import Namespaces
 from appliance.host.observe import Observer
+from appliance.supervisor.cards import match
 from appliance.supervisor.plan import Step, plan
 from appliance.supervisor.reconcile import Reconciler
 from appliance.topology import HOST, File, Namespace
@@ -193,7 +194,7 @@ def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_bac
         await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
         assert "enp9s9" in [card.name for card in await box.cards()]
         assert (await reconciler.round(with_card, "a card")).problems == ()
-        assert await box.moved_cards() == (("edge", "enp9s9"),)
+        assert [(card.name, card.held_in) for card in await box.cards()] == [("cable", ""), ("enp9s9", "edge")]
         # Who gives it addresses is a DHCP client: they are told, and left alone.
         await ip(box, "edge", "ip", "addr", "add", "192.0.2.7/24", "dev", "uplink")
         assert await box.addresses("edge") == ("192.0.2.7/24",)
@@ -202,6 +203,40 @@ def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_bac
         assert "enp9s9" in [card.name for card in await box.cards()]
 
     run(tmp_path, work)
+
+
+def test_a_supervisor_that_starts_anew_finds_the_card_that_was_moved(tmp_path: Path) -> None:
+    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
+        before = match(None, [card for card in await box.cards() if card.name == "enp9s9"], "edge")
+        await reconciler.round(with_card, "a card")
+        # A card that comes first by name, and would be the uplink of a machine that starts.
+        await ip(box, HOST, "ip", "link", "add", "enp0s1", "type", "veth", "peer", "name", "other")
+        async with Box(Heard(), pinned=tmp_path / "netns", host=tmp_path / "outer" / "host") as another:
+            after = match(None, await another.cards(), "edge")
+            assert [card.name for card in after.uplinks] == [card.name for card in before.uplinks] == ["enp9s9"]
+            assert [card.mac for card in after.uplinks] == [card.mac for card in before.uplinks]
+            assert {problem.code for problem in after.findings} == {"nic-unknown"}
+            assert lines((await Reconciler(another).look(with_card))[0]) == []
+
+    run(tmp_path, work)
+
+
+def test_a_card_that_is_pulled_out_of_the_gateway_is_told_and_missed(tmp_path: Path) -> None:
+    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+    heard = Heard()
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
+        await reconciler.round(with_card, "a card")
+        await ip(box, HOST, "ip", "link", "del", "cable")
+        await heard.wait_for("a link went in edge")
+        found = match(None, await box.cards(), "edge")
+        assert [problem.code for problem in found.findings] == ["nic-missing"]
+
+    run(tmp_path, work, heard)
 
 
 def test_a_card_that_is_not_there_is_said_and_the_rest_is_made(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""Which network card has which role. Pure.
+
+What the hardware profile asks for is met as far as it goes, and what does not fit is said. A card that is the uplink
+already stays it, as long as the profile lets it: nothing that is plugged in or pulled out later moves a role about.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from appliance.contracts.machine import NicStatus
+from appliance.errors import Problem
+from appliance.host.hardware import Card
+from appliance.hwprofile import HardwareProfile, Nic, Role
+
+ANY_CARD = (Nic(role="uplink", place=0),)
+"""Without a profile the first card is the uplink."""
+
+ROLES: Mapping[Role, str] = {"uplink": "uplink", "cluster": "cluster LAN", "management": "management"}
+
+
+class Roles(msgspec.Struct, frozen=True, kw_only=True):
+    """The cards with a role, by bus address within each: `uplinks` is who carries the uplink, its first card first.
+
+    `findings` are what a person should know: a card that is missing, that has no role, or one of several that fit.
+    """
+
+    uplinks: tuple[Card, ...]
+    others: tuple[tuple[Role, Card], ...] = ()
+    findings: tuple[Problem, ...] = ()
+
+
+def match(profile: HardwareProfile | None, cards: Iterable[Card], gateway: str) -> Roles:
+    """Return which card has which role; `gateway` is the namespace of the uplink.
+
+    A card of which the system tells neither driver nor path (in a container) fits any.
+    """
+    nics = ANY_CARD if profile is None else profile.nics
+    cards = sorted((card for card in cards if card.held_in in ("", gateway)), key=lambda card: (card.path, card.name))
+    fitting = _claims(nics, cards)
+    chosen = _chosen(nics, cards, fitting)
+    findings = [_missing(nic) for number, nic in enumerate(nics) if number not in chosen]
+    doubtful: list[Card] = []
+    for number, nic in enumerate(nics):
+        if number in chosen and nic.place is None and len(fitting[number]) > 1:
+            findings.append(_ambiguous(nic, chosen[number], fitting[number]))
+            doubtful += fitting[number]
+    uplinks = tuple(chosen[number] for number, nic in enumerate(nics) if nic.role == "uplink" and number in chosen)
+    used = [card for number, card in chosen.items() if nics[number].role != "uplink"] + list(uplinks[:1])
+    findings += [_unused(card) for card in uplinks[1:]]
+    findings += [_unknown(card) for card in cards if card not in (*used, *uplinks, *doubtful)]
+    others = tuple((nic.role, chosen[n]) for n, nic in enumerate(nics) if nic.role != "uplink" and n in chosen)
+    return Roles(uplinks=uplinks[:1], others=others, findings=tuple(findings))
+
+
+def told(roles: Roles) -> tuple[NicStatus, ...]:
+    """Return the cards with a role, as they are told everywhere."""
+    with_role: list[tuple[Role, Card]] = [("uplink", card) for card in roles.uplinks]
+    return tuple(
+        NicStatus(name=card.name, role=role, mac=card.mac, driver=card.driver, bus=_bus(card))
+        for role, card in (*with_role, *roles.others)
+    )
+
+
+def place_of(card: Card) -> str:
+    """Return what tells a card from others, for a person: driver and bus address, else its MAC address."""
+    return " ".join(part for part in (card.driver, _bus(card)) if part) or card.mac
+
+
+def _bus(card: Card) -> str:
+    """Return the address of the nearest bus that has any: a virtio device has none of its own."""
+    return next((part for part in reversed(card.path.split("/")) if ":" in part), "")
+
+
+def _claims(nics: Sequence[Nic], cards: Sequence[Card]) -> list[list[Card]]:
+    """Return the cards that each entry of the profile could mean, in order.
+
+    Who names a card by what only it has, its path or its MAC address, has it before those who name a driver or a place.
+    """
+    claims: list[list[Card]] = [[] for _ in nics]
+    left = list(cards)
+    for rank in sorted({_rank(nic) for nic in nics}):
+        claimed: list[Card] = []
+        peers = [number for number, nic in enumerate(nics) if _rank(nic) == rank]
+        for number in sorted(peers, key=lambda number: nics[number].place is None):
+            nic = nics[number]
+            fit = [card for card in left if _fits(nic, card)]
+            if nic.place is not None:
+                claims[number] = fit[nic.place : nic.place + 1]
+            else:
+                claims[number] = [card for card in fit if card not in claimed]
+            claimed += claims[number]
+        left = [card for card in left if card not in claimed]
+    return claims
+
+
+def _rank(nic: Nic) -> int:
+    return next((rank for rank, mark in enumerate(nic.marks) if mark is not None), len(nic.marks))
+
+
+def _fits(nic: Nic, card: Card) -> bool:
+    return (
+        (nic.path is None or not card.path or nic.path in card.path.split("/"))
+        and (nic.mac is None or f"{card.mac}:".startswith(f"{nic.mac}:"))
+        and (nic.driver is None or card.driver in (nic.driver, ""))
+    )
+
+
+def _chosen(nics: Sequence[Nic], cards: Sequence[Card], claims: Sequence[list[Card]]) -> dict[int, Card]:
+    """Return the card of each entry that has one: an uplink that is one already before what would be one now."""
+    chosen: dict[int, Card] = {}
+    held = [card for card in cards if card.held_in]
+    uplinks = [number for number, nic in enumerate(nics) if nic.role == "uplink"]
+    for meant in (claims, [[card for card in held if _fits(nic, card)] for nic in nics]):
+        for number in uplinks:
+            stays = [card for card in meant[number] if card in held and card not in chosen.values()]
+            if number not in chosen and stays:
+                chosen[number] = stays[0]
+    for number, claim in enumerate(claims):
+        free = [card for card in claim if card not in chosen.values()]
+        if number not in chosen and free:
+            chosen[number] = free[0]
+    return chosen
+
+
+def _wanted(nic: Nic) -> str:
+    named = (("at", nic.path), ("MAC", nic.mac), ("driver", nic.driver), ("place", nic.place))
+    return ", ".join(f"{word} {value}" for word, value in named if value is not None)
+
+
+def _missing(nic: Nic) -> Problem:
+    lost = ": the machine has no way out" if nic.role == "uplink" else ""
+    message = f"The network card for the {ROLES[nic.role]} ({_wanted(nic)}) is not there{lost}."
+    return Problem(code="nic-missing", message=message, hint="It is used as soon as it is plugged in.")
+
+
+def _ambiguous(nic: Nic, chosen: Card, fitting: Sequence[Card]) -> Problem:
+    names = " and ".join(f"{card.name} ({place_of(card)})" for card in fitting)
+    message = f"{len(fitting)} network cards fit the {ROLES[nic.role]}, {names}: {chosen.name} is it."
+    hint = "If it is the wrong one, use the other's socket; the hardware profile can tell them apart by path or place."
+    return Problem(code="nic-ambiguous", message=message, hint=hint)
+
+
+def _unused(card: Card) -> Problem:
+    message = f"The network card {card.name} ({place_of(card)}) is another for the uplink, which uses one alone."
+    return Problem(code="nic-unused", message=message, hint="It takes over when the first one is gone.")
+
+
+def _unknown(card: Card) -> Problem:
+    message = f"The network card {card.name} ({place_of(card)}) has no role here and is left alone."
+    return Problem(code="nic-unknown", message=message, hint="The hardware profile of the firmware says which has one.")

@@ -1,0 +1,185 @@
+"""Which network card has which role, by path, MAC address, driver or place, and what is said where it is in doubt."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance import hwprofile
+from appliance.host.hardware import Card
+from appliance.hwprofile import HardwareProfile, Nic, Role
+from appliance.supervisor.cards import Roles, match, place_of
+
+QEMU = hwprofile.load(Path(__file__).resolve().parents[3] / "hwprofiles" / "qemu.toml")
+PCI = "/sys/devices/pci0000:00/0000:00:{slot:02x}.0/virtio{slot}"
+FIRST = Card(name="zfirst", mac="52:54:00:00:00:01", driver="virtio_net", path=PCI.format(slot=2))
+SECOND = Card(name="enp0s3", mac="52:54:00:00:00:02", driver="virtio_net", path=PCI.format(slot=3))
+OTHER = Card(name="eth9", mac="3c:ec:ef:00:00:03", driver="e1000e", path="/sys/devices/pci0000:00/0000:00:01.0")
+
+
+def asking(*nics: Nic) -> HardwareProfile:
+    """A profile with these cards."""
+    return msgspec.structs.replace(QEMU, nics=nics)
+
+
+def roles(profile: HardwareProfile | None, *cards: Card) -> dict[str, str]:
+    """The names of the cards, by role."""
+    found = match(profile, cards, "edge")
+    return {card.name: role for role, card in (*(("uplink", card) for card in found.uplinks), *found.others)}
+
+
+def codes(found: Roles) -> list[str]:
+    """What is said, as codes."""
+    return [problem.code for problem in found.findings]
+
+
+def held(card: Card, by: str = "edge") -> Card:
+    """The card after it was moved."""
+    return msgspec.structs.replace(card, held_in=by)
+
+
+@pytest.mark.parametrize(
+    ("nic", "name"),
+    [
+        (Nic(role="uplink", path="0000:00:03.0"), "enp0s3"),
+        (Nic(role="uplink", mac="52:54:00:00:00:02"), "enp0s3"),
+        (Nic(role="uplink", mac="3c:ec:ef"), "eth9"),
+        (Nic(role="uplink", driver="e1000e"), "eth9"),
+        (Nic(role="uplink", driver="virtio_net", place=1), "enp0s3"),
+        (Nic(role="uplink", place=0), "eth9"),
+        (Nic(role="uplink", mac="52:54:00", path="0000:00:02.0"), "zfirst"),
+    ],
+)
+def test_a_card_is_named_by_path_mac_driver_or_place(nic: Nic, name: str) -> None:
+    assert roles(asking(nic), SECOND, OTHER, FIRST) == {name: "uplink"}
+
+
+def test_of_two_that_fit_the_first_by_bus_address_is_taken_and_a_person_is_told_of_both() -> None:
+    found = match(QEMU, [SECOND, OTHER, FIRST], "edge")
+    assert [card.name for card in found.uplinks] == ["zfirst"]
+    assert codes(found) == ["nic-ambiguous", "nic-unknown"]
+    assert found.findings[0].message == (
+        "2 network cards fit the uplink, zfirst (virtio_net 0000:00:02.0) and enp0s3 (virtio_net 0000:00:03.0): "
+        "zfirst is it."
+    )
+    assert "eth9 (e1000e 0000:00:01.0) has no role" in found.findings[1].message
+
+
+def test_each_role_gets_its_own_card_and_the_more_exact_name_counts_first() -> None:
+    by_driver, by_mac = Nic(role="uplink", driver="virtio_net"), Nic(role="cluster", mac=FIRST.mac)
+    found = match(asking(by_driver, by_mac, Nic(role="management", place=0)), [FIRST, SECOND, OTHER], "edge")
+    assert [(role, card.name) for role, card in found.others] == [("cluster", "zfirst"), ("management", "eth9")]
+    assert [card.name for card in found.uplinks] == ["enp0s3"]
+    assert found.findings == ()
+
+
+def test_a_missing_card_is_said_and_the_others_have_their_roles() -> None:
+    profile = asking(Nic(role="uplink", driver="e1000e"), Nic(role="cluster", path="0000:00:02.0"))
+    found = match(profile, [FIRST], "edge")
+    assert (found.uplinks, found.others) == ((), (("cluster", FIRST),))
+    assert [problem.message for problem in found.findings] == [
+        "The network card for the uplink (driver e1000e) is not there: the machine has no way out."
+    ]
+
+
+def test_of_two_cards_for_the_uplink_the_second_takes_over_when_the_first_is_gone() -> None:
+    profile = asking(Nic(role="uplink", path="0000:00:02.0"), Nic(role="uplink", path="0000:00:03.0"))
+    both = match(profile, [FIRST, SECOND], "edge")
+    assert ([card.name for card in both.uplinks], codes(both)) == (["zfirst"], ["nic-unused"])
+    one = match(profile, [SECOND], "edge")
+    assert ([card.name for card in one.uplinks], codes(one)) == (["enp0s3"], ["nic-missing"])
+
+
+def test_a_card_that_is_the_uplink_stays_it_when_an_earlier_one_is_plugged_in() -> None:
+    assert roles(asking(Nic(role="uplink", driver="virtio_net", place=0)), FIRST, held(SECOND)) == {"enp0s3": "uplink"}
+
+
+def test_a_card_that_the_profile_does_not_mean_is_given_back() -> None:
+    assert roles(QEMU, held(OTHER), FIRST) == {"zfirst": "uplink"}
+
+
+def test_a_card_in_another_namespace_is_nobodys() -> None:
+    assert match(QEMU, [held(FIRST, "other")], "edge").uplinks == ()
+
+
+@pytest.mark.parametrize("profile", [QEMU, None])
+def test_where_nothing_tells_the_drivers_the_first_name_is_it(profile: HardwareProfile | None) -> None:
+    assert roles(profile, Card(name="enp0s3", mac=""), Card(name="enp0s2", mac="")) == {"enp0s2": "uplink"}
+
+
+def test_a_card_without_hardware_is_called_by_its_mac_address() -> None:
+    assert place_of(Card(name="eth0", mac="02:00:00:00:00:01")) == "02:00:00:00:00:01"
+
+
+SLOTS = st.integers(1, 6)
+DRIVERS = st.sampled_from(["virtio_net", "e1000e", "igc"])
+
+
+@st.composite
+def boxes(draw: st.DrawFn) -> tuple[Card, ...]:
+    """The cards of a box, in any order, no two in one socket."""
+    slots = draw(st.lists(SLOTS, unique=True, max_size=5))
+    return tuple(
+        Card(name=f"n{slot}", mac=f"52:54:00:00:00:0{slot}", driver=draw(DRIVERS), path=PCI.format(slot=slot))
+        for slot in slots
+    )
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> HardwareProfile:
+    """Profiles that the schema takes."""
+    wanted: list[Role] = ["uplink", *draw(st.lists(st.sampled_from(["uplink", "cluster", "management"]), max_size=3))]  # type: ignore[list-item] # roles
+    nics = tuple(
+        Nic(
+            role=role,
+            path=draw(st.none() | SLOTS.map(lambda slot: f"0000:00:{slot:02x}.0")),
+            mac=draw(st.none() | st.just("52:54:00") | SLOTS.map(lambda slot: f"52:54:00:00:00:0{slot}")),
+            driver=draw(st.none() | DRIVERS),
+            place=draw(st.none() | st.integers(0, 2)),
+        )
+        for role in wanted
+    )
+    profile = asking(*nics)
+    try:
+        return hwprofile.parse(msgspec.toml.encode(profile).decode())
+    except hwprofile.InvalidProfile:
+        return asking(Nic(role="uplink", driver="virtio_net"), Nic(role="cluster", place=draw(st.integers(0, 2))))
+
+
+@given(profiles(), boxes())
+def test_every_card_has_one_role_or_is_spoken_of(profile: HardwareProfile, cards: tuple[Card, ...]) -> None:
+    found = match(profile, cards, "edge")
+    with_role = [*found.uplinks, *(card for _, card in found.others)]
+    assert len({card.name for card in with_role}) == len(with_role)
+    said = " ".join(problem.message for problem in found.findings)
+    assert all(card in with_role or f"{card.name} (" in said for card in cards)
+    entries = len(with_role) + codes(found).count("nic-unused") + codes(found).count("nic-missing")
+    assert entries == len(profile.nics)
+
+
+@given(profiles(), boxes(), st.randoms(use_true_random=False))
+def test_a_restart_of_the_supervisor_finds_the_same_roles(
+    profile: HardwareProfile, cards: tuple[Card, ...], chance: st.DataObject
+) -> None:
+    before = match(profile, cards, "edge")
+    shuffled = list(cards)
+    chance.shuffle(shuffled)  # type: ignore[attr-defined] # a Random
+    after = match(profile, [held(card) if card in before.uplinks else card for card in shuffled], "edge")
+    assert [card.name for card in after.uplinks] == [card.name for card in before.uplinks]
+    assert (after.others, after.findings) == (before.others, before.findings)
+
+
+@given(profiles(), boxes(), SLOTS, DRIVERS)
+def test_what_is_plugged_in_later_does_not_move_the_uplink(
+    profile: HardwareProfile, cards: tuple[Card, ...], slot: int, driver: str
+) -> None:
+    before = match(profile, cards, "edge")
+    new = Card(name="new", mac="52:54:00:00:00:0f", driver=driver, path=PCI.format(slot=slot + 6))
+    earlier = Card(name="new", mac="52:54:00:00:00:0f", driver=driver, path=PCI.format(slot=0))
+    for more in (new, earlier):
+        now = [held(card) if card in before.uplinks else card for card in cards]
+        after = match(profile, [*now, more], "edge")
+        if before.uplinks:
+            assert [card.name for card in after.uplinks] == [card.name for card in before.uplinks]
