@@ -25,6 +25,7 @@ from appliance.contracts.service import CURVE_CREDENTIAL, SERVER_KEYS_CREDENTIAL
 from appliance.queue.client import Connection, QueueClient, RemoteError, generate_keys
 from appliance.queue.errors import NOT_SERVED, SERVER_LOST
 from appliance.queue.settings import BrokerSettings
+from tests.ports import free_port
 
 T = TypeVar("T")
 
@@ -34,13 +35,6 @@ TESTER = "tester"
 LEASE_S = 2.0
 LEG = Leg(v4="127.0.0.1", v6="::1")
 INNER = "10.156.0.0/16"
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on now, on either loopback address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(what: Callable[[], Awaitable[T | None]], deadline_s: float = DEADLINE_S) -> T:

@@ -11,7 +11,8 @@ from aiohttp import web
 from appliance.contracts.flow import Flow, FlowChanged, HttpDelivery, PutFlow
 from appliance.contracts.order import Health, Order
 from appliance.queue.client import QueueClient, RemoteError
-from tests.cluster import Cluster, free_port, served
+from tests.cluster import Cluster, served
+from tests.ports import free_port
 
 ONE, TWO = "arsrv-1", "arsrv-2"
 INSIDE = "10.156.16.4"

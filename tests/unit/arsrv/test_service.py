@@ -29,7 +29,8 @@ from appliance.contracts.notice import Notice
 from appliance.contracts.traffic import QueueStats
 from appliance.errors import Problem, Unavailable
 from appliance.queue.client import QueueClient, RemoteError
-from tests.cluster import Cluster, free_port, served, until
+from tests.cluster import Cluster, served, until
+from tests.ports import free_port
 
 QUICK = Retry(attempts=50, first_s=0.05, max_s=0.2)
 ONE, TWO = "arsrv-1", "arsrv-2"

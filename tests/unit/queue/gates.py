@@ -12,7 +12,8 @@ from appliance.queue.client import Connection, QueueClient
 from appliance.queue.gate import Gate as GateLoop
 from appliance.queue.keys import Keys
 from appliance.queue.settings import GateSettings
-from tests.unit.queue.running import STOPPED_WITHIN_S, Broker, free_port
+from tests.ports import free_port
+from tests.unit.queue.running import STOPPED_WITHIN_S, Broker
 
 MAX_BODY = 2**20
 MEMORY_MB = 192

@@ -18,6 +18,7 @@ from appliance.contracts.service import ServiceContext
 from appliance.queue.client import Connection, QueueClient
 from appliance.queue.keys import Keys, generate_keys
 from appliance.queue.settings import BrokerSettings
+from tests.ports import free_port
 
 ALL = Rights(
     publish=("*",), consume=("*",), emit=("*",), subscribe=("*",), call=("*",), serve=("*",), administer=("*",)
@@ -188,14 +189,6 @@ class Broker:
     def client(self, name: str = "tester", keys: Keys | None = None, endpoint: str = "") -> QueueClient:
         """Return a client that speaks as `name`."""
         return QueueClient(self.connection(name, keys, endpoint))
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ import pytest
 from appliance.errors import ApplianceError, DeadlinePassed, InvalidInput
 from appliance.queue.client import PublishUnknown, QueueClient, RemoteError, Request
 from appliance.queue.errors import BadAddress, BodyTooLarge
-from tests.unit.queue.running import ALL, Broker, free_port, running
+from tests.ports import free_port
+from tests.unit.queue.running import ALL, Broker, running
 from tests.unit.queue.test_work import SOON_S, first, wait_account
 
 Operation = Callable[[QueueClient], Awaitable[object]]
