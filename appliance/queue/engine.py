@@ -40,7 +40,9 @@ FULL = "The disk has no room for the queue."
 FULL_PAUSE_S = 1.0
 """From a turn for which the store had no room to the next attempt."""
 FULL_FOR_NEW_S = 3.0
-"""Publishers wait for longer, so that what ends work, and makes room, goes first."""
+"""Publishers wait for longer, so that what ends work, and makes room, goes first; and until the store has had what
+room it waits for.
+"""
 Handler = Callable[[Session, Any, wire.Frames], None]
 
 
@@ -82,7 +84,7 @@ class Engine:
         self._calls = Calls(home, clock, self._outbox, self._operations.calls)
         self._full_until: float | None = None
         """Set while the store has no room: until then it is left alone."""
-        self._shut_until = 0.0
+        self._shut, self._shut_until = False, 0.0
         self.parting: set[Route] = set()
         """Who has been told that the broker stops and has not said that it was heard."""
         self._last_turn = clock.now()
@@ -279,7 +281,8 @@ class Engine:
         self._sparing.pass_time()
         room = os.statvfs(self._disk)
         self._disk_free = room.f_bavail * room.f_frsize
-        self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes or now < self._shut_until
+        self._shut = self._shut and (now < self._shut_until or self._store.waits_for_room)
+        self._work.intake.disk_full = self._disk_free < self._settings.min_free_bytes or self._shut
         self._drop_silent(now)
         if self._full_until is None:
             if self._disk_free < 2 * self._settings.min_free_bytes:
@@ -301,7 +304,7 @@ class Engine:
         self._full_until, self._shut_until = now + FULL_PAUSE_S, now + FULL_FOR_NEW_S
         self._work.undo(FULL, FULL_PAUSE_S)
         self._calls.undo(error)
-        self._work.intake.disk_full = True
+        self._work.intake.disk_full = self._shut = True
 
     def say_bye(self) -> list[Parcel]:
         """End every session, because the broker stops, and return what to send; leases stay with who holds them."""

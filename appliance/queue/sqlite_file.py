@@ -10,7 +10,6 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,9 +25,7 @@ LOG_PAGES = 1000
 MOST_LOG_PAGES = 8 * LOG_PAGES
 """With so many in the log the writer waits until they are."""
 AGAIN_S = 2.0
-"""From a checkpoint that met a full disk to the next. New messages are shut out for longer, so that what room there is
-then goes to the file before the log takes it.
-"""
+"""From a checkpoint that met a full disk to the next."""
 LAID_OUT = 2 * LOG_PAGES * PAGE
 """So long is a broker's log from its start on: a commit that lengthens it must have that on disk too, and takes up to
 twice as long.
@@ -126,8 +123,8 @@ class Checkpoints:
         self._written = self._asked = 0
         self._known = (0, 0)
         """How many pages were written when the log was last looked at, and how many it then had."""
-        self._again_at: float | None = None
-        """When to try again what met a full disk."""
+        self.waiting = False
+        """Whether one met a full disk and is still to be made up for."""
         self._thread = threading.Thread(target=self._run, name="queue-checkpoints", daemon=True)
         self._thread.start()
 
@@ -141,13 +138,9 @@ class Checkpoints:
         written, log_pages = self._known
         if log_pages + self._written - written >= MOST_LOG_PAGES:
             self.make()
-        elif self._written - self._asked >= LOG_PAGES or self._is_time_again:
-            self._asked, self._again_at = self._written, None
+        elif self._written - self._asked >= LOG_PAGES:
+            self._asked = self._written
             self._wanted.release()
-
-    @property
-    def _is_time_again(self) -> bool:
-        return self._again_at is not None and time.monotonic() >= self._again_at
 
     def make(self) -> None:
         """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""
@@ -172,9 +165,11 @@ class Checkpoints:
 
     def _run(self) -> None:
         while True:
-            self._wanted.acquire()
+            wanted = self._wanted.acquire(timeout=AGAIN_S)
             if self._ending:
                 return
+            if not (wanted or self.waiting):
+                continue
             with self._turn:
                 try:
                     if not self._held:
@@ -187,12 +182,14 @@ class Checkpoints:
         written = self._written
         try:
             with translated():
-                _busy, log_pages, _done = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                _busy, log_pages, done = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
             self._known = (written, log_pages)
+            self.waiting = self.waiting and done < log_pages
         except StoreFull:
-            log.warning("the log of the queue's store waits for room on the disk")
+            if not self.waiting:
+                log.warning("the log of the queue's store waits for room on the disk")
             self._known = (written, 0)
-            self._again_at = time.monotonic() + AGAIN_S
+            self.waiting = True
 
     def close(self) -> None:
         """End the thread, after a checkpoint under way."""

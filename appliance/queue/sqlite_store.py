@@ -110,6 +110,11 @@ class SqliteStore(Reading):
         """See Store."""
         return self._open
 
+    @property
+    def waits_for_room(self) -> bool:
+        """See Store."""
+        return self._checkpoints.waiting
+
     def put(self, items: Sequence[NewItem]) -> list[bool]:
         """See Store."""
         with translated():

@@ -196,6 +196,10 @@ class Store(Protocol):
     def changed(self) -> bool:
         """Whether there is anything to commit."""
 
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether the store could not put its files in order, the disk being full, and does so once there is room."""
+
     def load(self) -> Snapshot:
         """Return what is on record. Items whose lease was running are still leased."""
 

@@ -76,6 +76,11 @@ class ModelStore:
         """See Store."""
         return self._now != self._disk.content
 
+    @property
+    def waits_for_room(self) -> bool:
+        """See Store."""
+        return False
+
     def commit(self) -> None:
         """See Store."""
         self._disk.content = copy.deepcopy(self._now)

@@ -10,6 +10,11 @@ class NarrowStore(SqliteStore):
     """`room` is how many more changes fit, a commit counting as one; None for as many as there are."""
 
     room: int | None = None
+    waits = False
+
+    @property
+    def waits_for_room(self) -> bool:
+        return self.waits
 
     def _take_room(self) -> None:
         if self.room is not None:
