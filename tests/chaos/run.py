@@ -30,8 +30,8 @@ WRONG_S = 3600.0
 class Plan(msgspec.Struct, frozen=True):
     """What a run is made of: one seed makes the same actors and faults.
 
-    `rate` is of messages a second in all, `module` what starts another broker. Two clusters have a bridge each. After
-    the faults the actors go on until what has happened is `enough`, for ENOUGH_WITHIN_S at the most.
+    `rate` is of messages a second in all, `module` what starts another broker. Two clusters have a bridge each. The
+    faults come again until what has happened is `enough`, for ENOUGH_WITHIN_S at the most.
     """
 
     seed: str
@@ -146,10 +146,9 @@ async def _act(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapp
                 group.create_task(actor.live())
         for stage in stages.values():
             await stage.at_work()
-        await _trouble(plan, schedules, stages)
-        for stage in stages.values():
-            await stage.at_work()
-        await _enough(plan, stages)
+        end = asyncio.get_running_loop().time() + ENOUGH_WITHIN_S
+        while await _trouble(plan, schedules, stages) and asyncio.get_running_loop().time() < end:
+            pass
         await _stop(actor for stage in stages.values() for actor in stage.producers)
         for stage in (*stages.values(), *stages.values()):  # twice, since one may fill the other while it comes to rest
             await stage.at_rest()
@@ -166,25 +165,16 @@ async def _stop(actors: Iterable[Actor]) -> None:
             group.create_task(actor.stop())
 
 
-async def _trouble(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapping[str, Stage]) -> None:
-    """Return when all clusters have met with all of it; say every minute how far it is."""
+async def _trouble(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapping[str, Stage]) -> bool:
+    """Let all clusters meet with all of it, and return whether there is to be more; say every minute how far it is."""
     async with asyncio.TaskGroup() as group:
         teller = group.create_task(_tell(next(iter(stages.values())).directory))
         nemeses = [group.create_task(_meet(stage, schedules[name], plan.duration_s)) for name, stage in stages.items()]
         await asyncio.wait(nemeses)
         teller.cancel()
-
-
-async def _enough(plan: Plan, stages: Mapping[str, Stage]) -> None:
-    """Return when enough has happened, or too much time has passed; whoever judges the outcome then says what lacks."""
-    directory = next(iter(stages.values())).directory
-    end = asyncio.get_running_loop().time() + ENOUGH_WITHIN_S
-    while not plan.enough(await asyncio.to_thread(history.read, directory)):
-        for stage in stages.values():
-            stage.alive()
-        if asyncio.get_running_loop().time() > end:
-            return
-        await asyncio.sleep(0.2)
+    for stage in stages.values():
+        await stage.at_work()
+    return not plan.enough(await asyncio.to_thread(history.read, next(iter(stages.values())).directory))
 
 
 async def _meet(stage: Stage, steps: Sequence[Step], duration_s: float) -> None:
