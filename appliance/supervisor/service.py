@@ -265,6 +265,8 @@ class Supervisor:
         asked = msgspec.json.decode(body, type=ConfigText)
         async with self._turn:
             digest = await self._put(asked)
+        # Who will be cut off by it hears of it first, if he is quick.
+        self._hotline.changed()
         steps = await self._round(APPLIED)
         await self._probation.count_from_now(asked.confirm_within_s)
         self._hotline.changed()

@@ -111,10 +111,11 @@ def seconds_left(page: Page) -> int:
 
 
 def opened(person: BrowserContext, url: str = "") -> list[Page]:
-    """Every page of the console, each in a tab that hears the box and shows no banner yet."""
+    """Every page of the console, each in a tab that hears the box."""
     pages = [person.new_page() for _ in PAGES]
     for page, path in zip(pages, PAGES, strict=True):
-        page.goto(url + path)
+        with page.expect_response("**/live"):
+            page.goto(url + path)
     return pages
 
 
@@ -149,11 +150,14 @@ def test_a_refusal_is_shown_with_its_code_and_what_to_do(box: Box, person: Brows
     expect(banner(page)).to_contain_text("was undone, because", timeout=PATIENCE_MS)
 
 
-def test_when_nobody_keeps_it_the_pages_find_the_box_again_and_say_that_it_was_undone(
+def test_when_nobody_keeps_it_the_pages_that_lost_the_box_find_it_again_and_say_that_it_was_undone(
     box: Box, person: BrowserContext
 ) -> None:
     pages = opened(person)
-    apply(box, static(NOWHERE, "203.0.113.1"), 8)
+    apply(box, static(NOWHERE, "203.0.113.1"), 15)
+    for page in pages:
+        expect(banner(page)).to_contain_text("A change of the configuration is on trial.")
+        expect(page.locator("#trial-lost")).to_be_visible(timeout=PATIENCE_MS)
     for page in pages:
         expect(banner(page)).to_contain_text("was undone, because it was not confirmed in time", timeout=ENDS_MS)
     page = person.new_page()

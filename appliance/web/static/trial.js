@@ -58,7 +58,7 @@
     hide(!news || sessionStorage.getItem(CLOSED) === ended.digest, "trial");
     hide(true, "trial-left", "trial-choices", "trial-lost", "trial-refused");
     hide(false, "trial-close");
-    if (news) say(ended.said, "The configuration before it is in force again.");
+    if (news) say(ended.said, "The configuration before it holds again.");
     at("trial-close").onclick = () => {
       sessionStorage.setItem(CLOSED, ended.digest);
       hide(true, "trial");
