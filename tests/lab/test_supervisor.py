@@ -176,6 +176,14 @@ def apply(box: Box, text: str) -> None:
     )
 
 
+def test_who_is_known_to_no_other_machine_has_no_next_key(box: Box) -> None:
+    before = processes(box)
+    answer = box.machine.run(["alpha-ren", "queue", "rotate-key", "--bridge", "--yes"], check=False)
+    assert answer.returncode != 0
+    assert answer.stderr.startswith("not-found: "), answer.stderr
+    assert processes(box) == before
+
+
 def test_who_may_speak_to_whom_is_what_the_rules_let_through(box: Box) -> None:
     """A few by hand; every pair has its own test with the depth of the firewall."""
     wait_settled(box)
