@@ -42,12 +42,39 @@ class Machine(_Section, frozen=True):
 
 
 class Uplink(_Section, frozen=True):
-    """How the uplink gets its addresses; `static` needs `address` and `gateway`."""
+    """How the uplink gets its addresses: by `mode`, and IPv6 by `mode6`.
+
+    There `auto` is router advertisements and DHCPv6. A `static` one needs address and gateway. IPv6 is `static` with an
+    `address6`, else `auto` beside DHCP and `off` beside a static IPv4, unless `mode6` says something else.
+    """
 
     mode: Literal["dhcp", "static"] = "dhcp"
     address: str = ""
     gateway: str = ""
+    mode6: Literal["", "auto", "static", "off"] = ""
+    address6: str = ""
+    gateway6: str = ""
     resolvers: tuple[str, ...] = ()
+
+    @property
+    def six(self) -> Literal["auto", "static", "off"]:
+        """How it gets its IPv6 addresses; one that is `off` may still have one as `address`."""
+        return self.mode6 or ("static" if self.address6 else "auto" if self.mode == "dhcp" else "off")
+
+    @property
+    def leased(self) -> tuple[int, ...]:
+        """The IP versions whose addresses a client asks for."""
+        return ((4,) if self.mode == "dhcp" else ()) + ((6,) if self.six == "auto" else ())
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The static addresses, in CIDR form as the kernel writes them."""
+        return tuple(str(ipaddress.ip_interface(text)) for text in (self.address, self.address6) if text)
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The gateways of the static addresses, as the kernel writes them."""
+        return tuple(str(ipaddress.ip_address(text)) for text in (self.gateway, self.gateway6) if text)
 
 
 class Network(_Section, frozen=True):
@@ -234,14 +261,28 @@ def _check_uplink(uplink: Uplink) -> None:
     try:
         for resolver in uplink.resolvers:
             ipaddress.ip_address(resolver)
-        if uplink.mode == "static":
-            interface = ipaddress.ip_interface(uplink.address)
-            if ipaddress.ip_address(uplink.gateway) not in interface.network:
-                raise ValueError(f"gateway {uplink.gateway} is not in {interface.network}")
+        if uplink.mode == "static" and (uplink.address or not uplink.address6):
+            _check_way_out(ipaddress.ip_interface(uplink.address), uplink.gateway)
+        if uplink.six == "static":
+            _check_way_out(ipaddress.IPv6Interface(uplink.address6), uplink.gateway6)
     except ValueError as error:
         raise InvalidConfig(f"The uplink is not valid: {error} - at `$.network.uplink`.") from error
     if uplink.mode == "dhcp" and (uplink.address or uplink.gateway):
         raise InvalidConfig("A DHCP uplink takes no address and no gateway - at `$.network.uplink`.")
+    if uplink.six != "static" and (uplink.address6 or uplink.gateway6):
+        raise InvalidConfig(f"`mode6` {uplink.six} takes no address6 and no gateway6 - at `$.network.uplink`.")
+    if uplink.six != "off" and ":" in uplink.address:
+        raise InvalidConfig("`address` is an IPv6 address, and `mode6` asks for more - at `$.network.uplink`.")
+
+
+def _check_way_out(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface, gateway: str) -> None:
+    """Raise ValueError unless the gateway is a neighbour; that may be one with a link-local address in IPv6."""
+    neighbour = ipaddress.ip_address(gateway)
+    is_local = interface.version == neighbour.version == 6 and neighbour.is_link_local
+    if neighbour not in interface.network and not is_local:
+        raise ValueError(f"gateway {gateway} is not in {interface.network}")
+    if neighbour == interface.ip:
+        raise ValueError(f"{gateway} is the machine itself, not its gateway")
 
 
 def _check_queue(queue: Queue, here: str) -> None:

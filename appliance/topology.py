@@ -105,11 +105,12 @@ class Veth(Interface, frozen=True, kw_only=True):
 class Nic(Interface, frozen=True, kw_only=True):
     """A physical interface that is moved into `namespace` and renamed to `name` there; `match` is its name on the host.
 
-    Without `addresses`, somebody else (a DHCP client) gives it some.
+    Of the IP versions in `leased`, somebody else (a DHCP client) gives it addresses and routes.
     """
 
     match: str
     addresses: tuple[str, ...] = ()
+    leased: tuple[int, ...] = (4, 6)
 
 
 class WireGuardPeer(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,12 +141,14 @@ class Stray(Interface, frozen=True, kw_only=True):
 class Route(Noun, frozen=True, kw_only=True):
     """A route inside `namespace`; `destination` is `default`, `default6` or a CIDR.
 
-    `metric` is 0 for the kernel's default; `protocol` is another than ours where somebody else made the route.
+    A link-local gateway is met on `device`, which is empty for others. `metric` is 0 for the kernel's default;
+    `protocol` is another than ours where somebody else made the route.
     """
 
     namespace: str
     destination: str
     gateway: str
+    device: str = ""
     metric: int = 0
     protocol: int = ROUTE_PROTOCOL
 

@@ -24,6 +24,8 @@ NAME = "ardpx"
 SLOT = 1
 HERE = f"{RUN}/{NAME}"
 CONTROL = f"{HERE}/control"
+VERSIONS = {(4, 6): "", (4,): "ipv4only", (6,): "ipv6only"}
+"""dhcpcd's word for the IP versions that it looks after."""
 IDENTITY = f"{STATE}/identity"
 HTTPS = Port(name="https", number=443, outside=True)
 HTTP = Port(name="http", number=80, outside=True)
@@ -62,7 +64,7 @@ def declare(config: Config) -> ComponentSpec:
         slot=SLOT,
         legs=("uplink", "dmz", "cluster"),
         ports=(HTTPS, HTTP),
-        units=(PROXY, UPLINK) if config.network.uplink.mode == "dhcp" else (PROXY,),
+        units=(PROXY, UPLINK) if config.network.uplink.leased else (PROXY,),
         resources=Resources(memory_mb=384, tasks=256, open_files=16384),
     )
     return ComponentSpec(name=NAME, instances=(gateway,), render=render)
@@ -77,12 +79,15 @@ def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
         check=("/usr/bin/env", f"CREDENTIALS_DIRECTORY={IDENTITY}", "/usr/sbin/haproxy", "-c", "-q", "-f", "{path}"),
         reloads=("",),
     )
-    if site.config.network.uplink.mode == "dhcp":
+    uplink = site.config.network.uplink
+    if uplink.leased:
         yield RenderedFile(name="lease-hook", content=_text("lease_hook.py"), mode=0o755)
         yield RenderedFile(
             name="dhcpcd.conf",
             content=Template(_text("dhcpcd.conf.tmpl")).substitute(
-                hook=f"{HERE}/lease-hook", machine=site.config.machine.name
+                hook=f"{HERE}/lease-hook",
+                machine=site.config.machine.name,
+                versions=VERSIONS[uplink.leased],
             ),
             restarts=(UPLINK.name,),
         )

@@ -35,7 +35,7 @@ IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME, IFLA_PARENT_DEV_BUS_NAME = 54, 56, 57
 IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 5, 33
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 # linux/rtnetlink.h.
-RTA_DST, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 5, 6, 15
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 # Unicast, blackhole, unreachable, prohibit: what somebody may have made, and not the kernel along with an address.
 KINDS = (1, 6, 7, 8)
 
@@ -73,11 +73,13 @@ class Link(msgspec.Struct, frozen=True):
 class Way(msgspec.Struct, frozen=True):
     """A route of the main table: `destination` is `default`, `default6` or a CIDR, `gateway` empty where it has none.
 
-    `protocol` says who made it (rtm_protocol), `metric` is its rank, 0 where the kernel chose it.
+    `device` is the index of its link, `protocol` says who made it (rtm_protocol), `metric` is its rank, 0 where the
+    kernel chose it.
     """
 
     destination: str
     gateway: str
+    device: int
     protocol: int
     metric: int
 
@@ -180,6 +182,7 @@ def _way(message: bytes) -> Iterator[Way]:
     yield Way(
         destination=f"{_address(found[RTA_DST])}/{length}" if length else "default" if family == 2 else "default6",
         gateway=_address(found[RTA_GATEWAY]) if RTA_GATEWAY in found else "",
+        device=_number(found, RTA_OIF),
         protocol=protocol,
         metric=0 if metric == METRICS.get(family) else metric,
     )

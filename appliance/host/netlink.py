@@ -181,8 +181,7 @@ class Netlink:
                 host.link("set", index=here.index, net_ns_fd=descriptor, ifname=nic.name)
             there = _there(inside, nic.name)
         inside.link("set", index=there.index, state="up")
-        if nic.addresses:
-            self._address(nic.namespace, there.index, nic.addresses)
+        self._address(nic.namespace, there.index, nic.addresses, nic.leased)
 
     def _give_back(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)
@@ -214,7 +213,8 @@ class Netlink:
 
     def _route(self, route: Route) -> None:
         socket = self._sockets.of(route.namespace)
-        socket.route("replace", **_route(route))
+        on = {"oif": _there(socket, route.device).index} if route.device else {}
+        socket.route("replace", **_route(route), **on)
 
     def _stray(self, stray: Stray) -> None:
         socket = self._sockets.of(stray.namespace)
@@ -229,11 +229,15 @@ class Netlink:
         links = see(self._namespaces, namespace).links.values()
         return next((each for each in links if each.alias == alias), None)
 
-    def _address(self, namespace: str, index: int, wanted: tuple[str, ...]) -> None:
-        """Give a link exactly these addresses; without duplicate address detection, which would delay every bind."""
+    def _address(self, namespace: str, index: int, wanted: tuple[str, ...], leased: tuple[int, ...] = ()) -> None:
+        """Give a link exactly these addresses, but for those of a `leased` version; without duplicate address
+        detection, which would delay every bind.
+        """
         socket = self._sockets.of(namespace)
         have = see(self._namespaces, namespace).addresses.get(index, set())
         for text in have - set(wanted):
+            if (6 if ":" in text else 4) in leased:
+                continue
             socket.addr("del", index=index, **_parts(text))
         for text in wanted:
             if text not in have:

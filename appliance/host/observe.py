@@ -35,6 +35,7 @@ CARD_KINDS = ("", "veth", "macvlan", "ipvlan")
 STRAY_KINDS = ("veth", "dummy", "bridge", "bond", "vlan", "macvlan", "ipvlan", "vxlan", "ifb", "vrf", "wireguard")
 """What somebody may have made in a namespace; the kernel makes tunnels there by itself."""
 
+LINK_LOCAL = "fe80:"
 KERNEL = 2
 """Protocol of the routes that the kernel makes along with an address."""
 
@@ -80,7 +81,7 @@ class Observer:
             nics=tuple(nic for name in inner for nic in _nics(name, self._seen[name], wanted)),
             wireguards=tuple(each for name in inner for each in self._wireguards(name, self._seen[name], wanted)),
             strays=tuple(_strays(self._seen)),
-            routes=tuple(route for name in inner for route in _routes(name, self._seen[name])),
+            routes=tuple(route for name in inner for route in _routes(name, self._seen[name], wanted)),
             rulesets=tuple(self._rulesets(wanted.rulesets)),
         )
         return Observed(machine=machine)
@@ -199,18 +200,29 @@ def _is_leg(link: Link, host: dict[int, Link]) -> bool:
     return link.kind == "veth" and outer is not None and outer.peer == link.index and outer.alias == OURS
 
 
-def _routes(name: str, seen: Seen) -> Iterator[Route]:
-    """Yield what was routed in a namespace; where a NIC is, others than we do it, too."""
-    shared = any(link.alias.startswith(NIC) for link in seen.links.values())
+def _routes(name: str, seen: Seen, wanted: Machine) -> Iterator[Route]:
+    """Yield what was routed in a namespace; where addresses are leased, others than we do it, too."""
+    leased = _leased(name, seen, wanted)
+    names = {link.index: link.name for link in seen.links.values()}
     for way in seen.ways:
-        if way.protocol == ROUTE_PROTOCOL or not (shared or way.protocol == KERNEL):
+        version = 6 if way.destination == "default6" or ":" in way.destination else 4
+        if way.protocol == ROUTE_PROTOCOL or not (version in leased or way.protocol == KERNEL):
             yield Route(
                 namespace=name,
                 destination=way.destination,
                 gateway=way.gateway,
+                device=names.get(way.device, "") if way.gateway.startswith(LINK_LOCAL) else "",
                 metric=way.metric,
                 protocol=way.protocol,
             )
+
+
+def _leased(name: str, seen: Seen, wanted: Machine) -> set[int]:
+    """Return the IP versions that somebody else may give addresses and routes of."""
+    hints = [nic for nic in wanted.nics if nic.namespace == name]
+    if not hints and any(link.alias.startswith(NIC) for link in seen.links.values()):
+        return {4, 6}
+    return {version for nic in hints for version in nic.leased}
 
 
 def _veths(seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
@@ -251,14 +263,16 @@ def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:
             match = link.alias.removeprefix(NIC)
             hint = hints.get((name, match))
             called = link.name if hint is None else hint.name
-            have = seen.addresses.get(link.index, set())
+            leased = (4, 6) if hint is None else hint.leased
+            have = {text for text in seen.addresses.get(link.index, set()) if (6 if ":" in text else 4) not in leased}
             yield Nic(
                 namespace=name,
                 name=called,
                 up=link.up,
                 found_as="" if link.name == called else link.name,
                 match=match,
-                addresses=_in_order(have, hint.addresses) if hint and hint.addresses else (),
+                addresses=_in_order(have, hint.addresses if hint else ()),
+                leased=leased,
             )
 
 

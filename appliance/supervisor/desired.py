@@ -1,5 +1,6 @@
 """From configuration, declarations and facts to what the machine should be. Pure: nothing is read, nothing is done."""
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -171,8 +172,15 @@ def _nics(config: Config, owner: Placed, facts: Facts) -> tuple[Nic, ...]:
     if not facts.uplink_nic:
         return ()
     uplink = config.network.uplink
-    addresses = (uplink.address,) if uplink.mode == "static" else ()
-    return (Nic(namespace=owner.instance.name, name="uplink", match=facts.uplink_nic, addresses=addresses),)
+    return (
+        Nic(
+            namespace=owner.instance.name,
+            name="uplink",
+            match=facts.uplink_nic,
+            addresses=uplink.addresses,
+            leased=uplink.leased,
+        ),
+    )
 
 
 def _wireguards(placed: Placed) -> Iterable[WireGuard]:
@@ -190,10 +198,13 @@ def _wireguards(placed: Placed) -> Iterable[WireGuard]:
 
 def _routes(config: Config, placed: tuple[Placed, ...]) -> Iterable[Route]:
     way_out = gateway(placed)
-    uplink = config.network.uplink
-    if uplink.mode == "static":
-        destination = "default6" if ":" in uplink.gateway else "default"
-        yield Route(namespace=way_out.instance.name, destination=destination, gateway=uplink.gateway)
+    for gateway_address in config.network.uplink.gateways:
+        yield Route(
+            namespace=way_out.instance.name,
+            destination="default6" if ":" in gateway_address else "default",
+            gateway=gateway_address,
+            device="uplink" if ipaddress.ip_address(gateway_address).is_link_local else "",
+        )
     for each in placed:
         if each is not way_out and home(each) in way_out.legs:
             through: Leg = way_out.legs[home(each)]

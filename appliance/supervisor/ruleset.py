@@ -33,14 +33,14 @@ _OUTPUT = (
 )
 _FORWARD = ("ct state established,related accept", "ct state invalid drop")
 
-# DHCPv4 (RFC 2131), DHCPv6 (RFC 8415) and router discovery (RFC 4861) of the uplink's own client.
-_UPLINK_INPUT = (
-    'iifname "uplink" udp sport 67 udp dport 68 accept',
+# DHCPv4 (RFC 2131), DHCPv6 (RFC 8415) and router discovery (RFC 4861) of the uplink's own client, by IP version.
+_UPLINK_INPUT4 = ('iifname "uplink" udp sport 67 udp dport 68 accept',)
+_UPLINK_INPUT6 = (
     'iifname "uplink" ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept',
     'iifname "uplink" icmpv6 type nd-router-advert ip6 hoplimit 255 accept',
 )
-_UPLINK_OUTPUT = (
-    'oifname "uplink" udp sport 68 udp dport 67 accept',
+_UPLINK_OUTPUT4 = ('oifname "uplink" udp sport 68 udp dport 67 accept',)
+_UPLINK_OUTPUT6 = (
     'oifname "uplink" ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept',
     'oifname "uplink" icmpv6 type nd-router-solicit ip6 hoplimit 255 accept',
 )
@@ -94,9 +94,12 @@ def _of_instance(config: Config, me: Placed, placed: Mapping[str, Placed], flows
     }
     translation: dict[str, tuple[str, ...]] = {}
     if me.instance.is_gateway:
-        if config.network.uplink.mode == "dhcp":
-            chains["input"] += _UPLINK_INPUT
-            chains["output"] += _UPLINK_OUTPUT
+        if 4 in config.network.uplink.leased:
+            chains["input"] += _UPLINK_INPUT4
+            chains["output"] += _UPLINK_OUTPUT4
+        if 6 in config.network.uplink.leased:
+            chains["input"] += _UPLINK_INPUT6
+            chains["output"] += _UPLINK_OUTPUT6
         translation["prerouting"] = tuple(_forwarded(placed.values()))
         translation["postrouting"] = (
             f'oifname "uplink" ip saddr {config.network.inner4} masquerade',

@@ -123,7 +123,7 @@ def test_one_that_is_undone_on_one_page_says_so_on_all_that_showed_it(box: Box, 
     pages = opened(person)
     apply(box, static(HERE), 300)
     for page in pages:
-        expect(banner(page)).to_contain_text("nic ardpx/uplink changes (addresses)", timeout=PATIENCE_MS)
+        expect(banner(page)).to_contain_text("nic ardpx/uplink changes (addresses, leased)", timeout=PATIENCE_MS)
     pages[-1].get_by_role("button", name="Undo").click()
     for page in pages:
         expect(banner(page)).to_contain_text("was undone, because admin said so", timeout=PATIENCE_MS)

@@ -74,7 +74,7 @@ def test_who_cuts_himself_off_is_let_in_again(box: Box) -> None:
     assert answers(box)
     status, said = apply(box, LOST, 8)
     assert status == 0
-    assert "nic ardpx/uplink changes (addresses)" in said
+    assert "nic ardpx/uplink changes (addresses, leased)" in said
     assert "alpha-ren confirm" in said
     assert not answers(box)
     waiting = pending(box)

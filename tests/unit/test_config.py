@@ -70,6 +70,36 @@ def test_a_whole_document_is_read_into_types() -> None:
     assert config.queue.limits == (QueueLimit(pattern="flow.*", max_depth=1000, rate=0.5),)
 
 
+STATIC4 = "[network.uplink]\nmode = 'static'\naddress = '192.0.2.7/24'\n"
+ONLY6 = "address = '2001:db8::7/64'\ngateway = '2001:db8::1'\n"
+STATIC6 = "address6 = '2001:DB8::7/64'\ngateway6 = 'fe80::1'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "leased", "addresses", "gateways"),
+    [
+        ("", (4, 6), (), ()),
+        ("mode6 = 'off'", (4,), (), ()),
+        (STATIC6, (4,), ("2001:db8::7/64",), ("fe80::1",)),
+        (STATIC4 + "gateway = '192.0.2.1'", (), ("192.0.2.7/24",), ("192.0.2.1",)),
+        (STATIC4 + "gateway = '192.0.2.1'\nmode6 = 'auto'", (6,), ("192.0.2.7/24",), ("192.0.2.1",)),
+        (
+            STATIC4 + "gateway = '192.0.2.1'\n" + STATIC6,
+            (),
+            ("192.0.2.7/24", "2001:db8::7/64"),
+            ("192.0.2.1", "fe80::1"),
+        ),
+        ("mode = 'static'\n" + STATIC6, (), ("2001:db8::7/64",), ("fe80::1",)),
+        ("mode = 'static'\n" + ONLY6, (), ("2001:db8::7/64",), ("2001:db8::1",)),
+    ],
+)
+def test_each_ip_version_of_the_uplink_is_leased_static_or_off(
+    text: str, leased: tuple[int, ...], addresses: tuple[str, ...], gateways: tuple[str, ...]
+) -> None:
+    uplink = parse(text if text.startswith("[") else f"[network.uplink]\n{text}").network.uplink
+    assert (uplink.leased, uplink.addresses, uplink.gateways) == (leased, addresses, gateways)
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
@@ -85,6 +115,15 @@ def test_a_whole_document_is_read_into_types() -> None:
         ("[network.uplink]\nmode = 'static'\naddress = '192.0.2.1/24'\ngateway = '198.51.100.1'", "$.network.uplink"),
         ("[network.uplink]\naddress = '192.0.2.1/24'", "$.network.uplink"),
         ("[network.uplink]\nresolvers = ['nobody']", "$.network.uplink"),
+        (STATIC4 + "gateway = '192.0.2.7'", "itself"),
+        (STATIC4 + "gateway = 'fe80::1'", "$.network.uplink"),
+        ("[network.uplink]\nmode6 = 'dhcp'", "$.network.uplink.mode6"),
+        ("[network.uplink]\nmode6 = 'static'", "$.network.uplink"),
+        ("[network.uplink]\nmode6 = 'off'\n" + STATIC6, "$.network.uplink"),
+        ("[network.uplink]\nmode6 = 'auto'\n" + STATIC6, "$.network.uplink"),
+        ("[network.uplink]\naddress6 = '2001:db8::7/64'", "$.network.uplink"),
+        ("[network.uplink]\naddress6 = '192.0.2.7/24'\ngateway6 = '192.0.2.1'", "$.network.uplink"),
+        ("[network.uplink]\nmode = 'static'\n" + ONLY6 + STATIC6, "`mode6`"),
         ("[mail]\nsmarthost = 'a b'", "$.mail.smarthost"),
         ("[mail]\nrecipients = ['nobody']", "$.mail"),
         ("version = 2", "$.version"),

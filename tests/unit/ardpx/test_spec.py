@@ -1,5 +1,8 @@
 """The gateway: who may be spoken to, and what a static uplink does without."""
 
+import msgspec
+import pytest
+
 from appliance.ardpx.spec import declare
 from appliance.config import Config, Network, Uplink
 from tests.unit.placement import rendered
@@ -17,6 +20,20 @@ def test_only_a_dhcp_uplink_has_a_client() -> None:
     assert [unit.name for unit in declare(Config()).instances[0].units] == ["", "uplink"]
     assert [unit.name for unit in declare(STATIC).instances[0].units] == [""]
     assert set(rendered("ardpx", STATIC)) == {"haproxy.cfg"}
+
+
+@pytest.mark.parametrize(
+    ("uplink", "word"),
+    [
+        (Uplink(), None),
+        (Uplink(mode6="off"), "ipv4only"),
+        (Uplink(address6="2001:db8::7/64", gateway6="2001:db8::1"), "ipv4only"),
+        (msgspec.structs.replace(STATIC.network.uplink, mode6="auto"), "ipv6only"),
+    ],
+)
+def test_the_client_looks_after_the_ip_versions_that_are_leased(uplink: Uplink, word: str | None) -> None:
+    written = rendered("ardpx", Config(network=Network(uplink=uplink)))["dhcpcd.conf"].content.splitlines()
+    assert [line for line in written if line in ("ipv4only", "ipv6only")] == ([word] if word else [])
 
 
 def test_the_client_runs_the_script_that_is_rendered_beside_it() -> None:

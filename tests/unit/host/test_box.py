@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from appliance.config import Config, Network, Uplink
 from appliance.host import observe
 from appliance.host.box import Box
 from appliance.host.dump import Seen, see
@@ -21,11 +22,12 @@ from appliance.host.netlink import Netlink
 from appliance.host.netns import Namespaces
 from appliance.host.observe import Observer
 from appliance.supervisor.cards import match
+from appliance.supervisor.desired import Facts, desired
 from appliance.supervisor.plan import Step, plan
 from appliance.supervisor.reconcile import Reconciler
 from appliance.topology import HOST, File, Namespace
 from tests.unit.host.place import Heard, said_in, throwaway
-from tests.unit.supervisor.fakes import small
+from tests.unit.supervisor.fakes import Keys, small, specs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
 
@@ -201,6 +203,38 @@ def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_bac
         assert lines((await reconciler.look(with_card))[0]) == []
         assert (await reconciler.round(NETWORK, "no card")).problems == ()
         assert "enp9s9" in [card.name for card in await box.cards()]
+
+    run(tmp_path, work)
+
+
+def test_of_a_leased_ip_version_addresses_and_routes_are_the_clients_and_of_the_other_they_are_ours(
+    tmp_path: Path,
+) -> None:
+    uplink = Uplink(address6="2001:db8::7/64", gateway6="fe80::1")
+    config = Config(network=Network(uplink=uplink))
+    machine = desired(config, specs(), Facts(public_keys=Keys(), uplink_nic="enp9s9")).machine
+    wanted = msgspec.structs.replace(machine, files=(), directories=(), units=())
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
+        await ip(box, HOST, "ip", "link", "set", "cable", "up")
+        assert (await reconciler.round(wanted, "a card")).problems == ()
+        assert lines((await reconciler.look(wanted))[0]) == []
+        assert "default via fe80::1 dev uplink proto 156" in await ip(box, "edge", "ip", "-6", "route")
+        await ip(box, "edge", "ip", "addr", "add", "192.0.2.7/24", "dev", "uplink")
+        await ip(box, "edge", "ip", "route", "add", "default", "via", "192.0.2.1", "proto", "dhcp", "metric", "1002")
+        assert lines((await reconciler.look(wanted))[0]) == []
+        # What a client that is gone left behind would lead elsewhere.
+        await ip(box, "edge", "ip", "addr", "add", "2001:db8:1::9/64", "dev", "uplink", "nodad")
+        left = ("default", "via", "fe80::9", "dev", "uplink", "proto", "ra", "metric", "1002")
+        await ip(box, "edge", "ip", "-6", "route", "add", *left)
+        assert lines((await reconciler.look(wanted))[0]) == [
+            "remove route edge/default6 metric 1002 (nobody declares it)",
+            "change nic edge/uplink (addresses)",
+        ]
+        assert (await reconciler.round(wanted, "leftovers")).problems == ()
+        assert lines((await reconciler.look(wanted))[0]) == []
+        assert await box.addresses("edge") == ("192.0.2.7/24", "2001:db8::7/64")
 
     run(tmp_path, work)
 

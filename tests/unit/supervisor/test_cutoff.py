@@ -27,7 +27,7 @@ def uplink(**fields: str) -> Config:
 @pytest.mark.parametrize(
     ("before", "after", "touched"),
     [
-        (Config(), uplink(), {"nic edge/uplink changes (addresses)", "route edge/default comes"}),
+        (Config(), uplink(), {"nic edge/uplink changes (addresses, leased)", "route edge/default comes"}),
         (uplink(), uplink(address="192.0.2.11/24"), {"nic edge/uplink changes (addresses)"}),
         (
             uplink(),

@@ -95,6 +95,16 @@ def test_a_static_uplink_has_its_address_and_its_way_out() -> None:
     }
 
 
+def test_an_uplink_may_have_a_lease_in_ipv4_and_a_static_address_in_ipv6() -> None:
+    config = parse('[network.uplink]\naddress6 = "2001:db8::7/64"\ngateway6 = "fe80::1"\n')
+    machine = desired(config, small_specs(), Facts(public_keys=Keys(), uplink_nic="enp1s0")).machine
+    [nic] = machine.nics
+    assert (nic.addresses, nic.leased) == (("2001:db8::7/64",), (4,))
+    [way] = [route for route in machine.routes if route.namespace == "edge"]
+    # The same link-local address may be on every network that there is.
+    assert (way.destination, way.gateway, way.device) == ("default6", "fe80::1", "uplink")
+
+
 def test_a_unit_runs_in_its_namespace_with_its_own_names_and_its_limits() -> None:
     machine = small().machine
     text = unit_named(machine, "alpha-ren-srv-1.service").text
