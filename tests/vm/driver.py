@@ -14,7 +14,7 @@ from scripts.virtual.accelerator import Accelerator
 from scripts.virtual.errors import MachineFailed
 from scripts.virtual.firmware import Firmware
 from scripts.virtual.machine import Ending, Machine, MachineSpec, reachable
-from scripts.virtual.ports import Forwards
+from scripts.virtual.ports import LOOPBACK, Forwards, free_port
 from scripts.virtual.readiness import Readiness, wait_until_ready
 from scripts.virtual.serial import SerialLine
 from scripts.virtual.storage import Storage
@@ -205,6 +205,14 @@ class VirtualMachine:
         """Stop its processors until the next `back_to`, so that it takes no time from what else runs here."""
         if self._machine is not None:
             self._loop.run(self.machine.execute("stop"))
+
+    def forward(self, guest_port: int) -> int:
+        """Let a free port of this computer's loopback lead to a TCP port of its uplink; returns that port."""
+        port = free_port(guest_port)
+        answer = self._loop.run(self.machine.monitor(f"hostfwd_add uplink tcp:{LOOPBACK}:{port}-:{guest_port}"))
+        if answer.strip():
+            raise MachineFailed(f"The port {port} does not lead to the machine: {answer.strip()}.")
+        return port
 
     def status(self) -> dict[str, Any]:
         """What the box says of itself: `alpha-ren status --json`."""

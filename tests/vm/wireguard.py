@@ -64,6 +64,7 @@ class Peer:
     def __init__(self) -> None:
         self._key = X25519PrivateKey.generate()
         self._sending = self._receiving = b""
+        self._our_index = b""
         self._their_index = 0
         self._counter = 0
 
@@ -114,20 +115,31 @@ class Peer:
         # Raises InvalidTag where the other side is not who it should be.
         ChaCha20Poly1305(key).decrypt(_nonce(0), answer[44:60], _hash(digest + tau))
         self._sending, self._receiving = _derive(chain, b"", 2)
+        self._our_index = index
         self._their_index = struct.unpack("<I", answer[4:8])[0]
         self._counter = 0
         return True
 
-    def exchange(self, channel: socket.socket, packet: bytes) -> bytes:
-        """Send one IP packet through the tunnel and return the next that comes back; `NoAnswer` at the deadline."""
+    def seal(self, packet: bytes) -> bytes:
+        """The datagram that takes one IP packet through the tunnel; without a packet, a keepalive."""
         padded = packet + bytes(-len(packet) % 16)
         sealed = ChaCha20Poly1305(self._sending).encrypt(_nonce(self._counter), padded, b"")
-        channel.send(struct.pack("<IIQ", _DATA, self._their_index, self._counter) + sealed)
+        head = struct.pack("<IIQ", _DATA, self._their_index, self._counter)
         self._counter += 1
+        return head + sealed
+
+    def unseal(self, message: bytes) -> bytes:
+        """The IP packet in a datagram; empty for a keepalive and for all that is not of the session agreed on last."""
+        if struct.unpack("<I", message[:4])[0] != _DATA or message[4:8] != self._our_index:
+            return b""
+        (counter,) = struct.unpack("<Q", message[8:16])
+        return ChaCha20Poly1305(self._receiving).decrypt(_nonce(counter), message[16:], b"")
+
+    def exchange(self, channel: socket.socket, packet: bytes) -> bytes:
+        """Send one IP packet through the tunnel and return the next that comes back; `NoAnswer` at the deadline."""
+        channel.send(self.seal(packet))
         while (answer := self._receive(channel, _DATA)) is not None:
-            (counter,) = struct.unpack("<Q", answer[8:16])
-            plain = ChaCha20Poly1305(self._receiving).decrypt(_nonce(counter), answer[16:], b"")
-            if plain:  # an empty one is a keepalive
+            if plain := self.unseal(answer):
                 return plain
         raise NoAnswer("No packet came back through the tunnel.")
 
