@@ -9,7 +9,7 @@ import zmq
 from appliance.queue.auth import join_curve
 from appliance.queue.keys import Keys
 
-GONE_WITHIN_MS = 60_000
+GONE_WITHIN_MS = 180_000
 
 
 def send_endless(endpoint: str, server_key: str, keys: Keys, frame_bytes: int, mebibytes: int) -> bool:

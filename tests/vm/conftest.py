@@ -1,13 +1,15 @@
 """One boot of the image serves the whole ring: it is saved when ready, and every test module begins from there."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
+from appliance.queue.keys import Keys, generate_keys
 from scripts.virtual import accelerator, image
 from scripts.virtual.accelerator import Accelerator
 from scripts.virtual.ports import free_port
@@ -19,6 +21,8 @@ from tests.vm.wireguard import Peer
 
 LOGS = image.REPOSITORY / "build" / "test-logs" / "vm"
 VPN_SLOT = 7
+VPN_ADDRESSES = (f"10.156.32.{VPN_SLOT}", f"fd9c:156:0:2::{VPN_SLOT}")
+CLUSTER = "lan/east"
 READY = "ready"
 
 
@@ -40,6 +44,10 @@ class Surroundings(NamedTuple):
     target: OutsideSystem
     smarthost: OutsideSystem
     vpn_peer: Peer
+    cluster: Keys
+    """Of the bridge of another cluster."""
+    caller: Keys
+    """Of a peer of the queue that is no cluster."""
 
     @property
     def config(self) -> str:
@@ -58,6 +66,14 @@ class Surroundings(NamedTuple):
             name = "laptop"
             public_key = "{self.vpn_peer.public_key}"
             slot = {VPN_SLOT}
+            [[queue.peers]]
+            name = "{CLUSTER}"
+            public_key = "{self.cluster.public}"
+            publish = ["flow.*"]
+            [[queue.peers]]
+            name = "far/caller"
+            public_key = "{self.caller.public}"
+            publish = ["in.*"]
         """
 
 
@@ -81,7 +97,7 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Surroundi
         outside.running("http_target.py", free_port(18080), folder / "deliveries") as target,
         outside.running("smtp_sink.py", free_port(12525), folder / "mails") as smarthost,
     ):
-        yield Surroundings(target, smarthost, Peer())
+        yield Surroundings(target, smarthost, Peer(), generate_keys(), generate_keys())
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +134,13 @@ def patiently(ask: Callable[[], Answer], deadline_s: float = 180.0) -> Answer:
     while (answer := ask()).status == 503 and time.monotonic() < end:
         time.sleep(float({name.lower(): value for name, value in answer.headers.items()}.get("retry-after", "2")))
     return answer
+
+
+def post(machine: VirtualMachine, flow: str, message: dict[str, Any]) -> int:
+    """Send a message as any client would; the answer's status."""
+    body = json.dumps(message).encode()
+    outside = ConsoleClient(machine.url, timeout_s=60)
+    return patiently(lambda: outside.request("POST", f"/hooks/{flow}", body)).status
 
 
 @pytest.fixture(scope="module")

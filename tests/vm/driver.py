@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 BOOT_DEADLINE_S = 600.0
 READY_DEADLINE_S = 600.0
+STATUS_DEADLINE_S = 180.0
 POWER_DOWN_DEADLINE_S = 120.0
 OUTSIDE_HOST = "10.0.2.2"
 """This computer's loopback, as the machine sees it through QEMU's user-mode network."""
@@ -216,7 +217,9 @@ class VirtualMachine:
 
     def status(self) -> dict[str, Any]:
         """What the box says of itself: `alpha-ren status --json`."""
-        answer: dict[str, Any] = msgspec.json.decode(self.output("alpha-ren", "status", "--json"))
+        answer: dict[str, Any] = msgspec.json.decode(
+            self.output("alpha-ren", "status", "--json", deadline_s=STATUS_DEADLINE_S)
+        )
         return answer
 
     def power_down(self, deadline_s: float = POWER_DOWN_DEADLINE_S) -> Ending:
@@ -249,6 +252,11 @@ class VirtualMachine:
     def screenshot(self, target: Path) -> None:
         """A picture (PNG) of the first screen."""
         self._loop.run(self.machine.execute("screendump", {"filename": str(target), "format": "png"}))
+
+
+def lives(status: dict[str, Any]) -> dict[str, tuple[int, float]]:
+    """How often each unit was restarted, and since when it runs, from a status."""
+    return {unit["name"]: (unit["restarts"], unit["since"]) for unit in status["units"]}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.console import ConsoleClient
-from tests.vm.conftest import Surroundings, patiently
+from tests.vm.conftest import Surroundings, patiently, post
 from tests.vm.driver import OUTSIDE_HOST, VirtualMachine
 
 DELIVERY_DEADLINE_S = 120.0
@@ -42,13 +42,6 @@ def probe_until_both_servers_know(flow: str, machine: VirtualMachine, surroundin
         row = row + 1 if post(machine, flow, {"probe": taken}) == 202 else 0
         taken += row > 0
     surroundings.target.wait_for(before + taken, DELIVERY_DEADLINE_S)
-
-
-def post(machine: VirtualMachine, flow: str, message: dict[str, Any]) -> int:
-    """Send a message as any client would; the answer's status."""
-    body = json.dumps(message).encode()
-    outside = ConsoleClient(machine.url, timeout_s=60)
-    return patiently(lambda: outside.request("POST", f"/hooks/{flow}", body)).status
 
 
 def taken_with(surroundings: Surroundings, field: str, value: Any) -> list[dict[str, Any]]:
