@@ -2,10 +2,11 @@
 refuses them.
 """
 
+import contextlib
+import http.client
 import json
 import re
 import signal
-import socket
 import ssl
 from collections.abc import Iterator
 from typing import Any
@@ -68,31 +69,40 @@ def test_a_supervisor_that_starts_anew_adopts_what_is_there(box: Box, number: in
     wait_settled(box)
     before, place = processes(box), cursor(box)
     old = box.machine.main_pid("alpha-ren-supervisor.service")
-    with open_connection(box) as connection:
+    with contextlib.closing(open_connection(box)) as connection:
         box.machine.kill(old, number)
         wait_until(
             "another supervisor answers",
             lambda: (
-                box.machine.succeeds(["alpha-ren", "status"])
+                answers(connection)
+                and box.machine.succeeds(["alpha-ren", "status"])
                 and box.machine.main_pid("alpha-ren-supervisor.service") not in (0, old)
             ),
             60.0,
         )
-        wait_settled(box)
-        connection.sendall(b"GET /ready HTTP/1.1\r\nHost: box\r\n\r\n")
-        assert connection.recv(12).startswith(b"HTTP/1.1 ")
+        wait_until("the machine is as it should be", lambda: answers(connection) and settled(box), 60.0)
+        assert answers(connection)
     assert processes(box) == before
     # What this kernel cannot do is found out anew by every supervisor.
     assert [step for step in steps_since(box, place) if "wireguard" not in step] == []
 
 
-def open_connection(box: Box) -> ssl.SSLSocket:
-    """A connection through 443 that has been used once and is kept open."""
+def open_connection(box: Box) -> http.client.HTTPSConnection:
+    """A connection through 443 that is not made anew once it has ended."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    raw = socket.create_connection(("127.0.0.1", box.machine.published(443)), timeout=30)
-    return context.wrap_socket(raw, server_hostname="localhost")
+    port = box.machine.published(443)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
+    connection.connect()
+    connection.auto_open = 0
+    return connection
+
+
+def answers(connection: http.client.HTTPSConnection) -> bool:
+    """Whether there is an answer on it; asked in time, it is kept open by the proxy."""
+    connection.request("GET", "/ready")
+    return bool(connection.getresponse().read())
 
 
 DAMAGE: list[tuple[str, list[str]]] = [
