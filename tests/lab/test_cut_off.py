@@ -72,14 +72,14 @@ def plan(box: Box) -> str:
 
 def test_who_cuts_himself_off_is_let_in_again(box: Box) -> None:
     assert answers(box)
-    status, said = apply(box, LOST, 8)
+    status, said = apply(box, LOST, 20)
     assert status == 0
     assert "nic ardpx/uplink changes (addresses, leased)" in said
     assert "alpha-ren confirm" in said
     assert not answers(box)
     waiting = pending(box)
     assert waiting is not None
-    assert 0 < waiting["seconds_left"] <= 8
+    assert 0 < waiting["seconds_left"] <= 20
     wait_back(box)
     status_now = box.status()
     assert status_now["last_error"]["code"] == "change-undone"
