@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -14,8 +14,10 @@ FLAGS = (
     "--disable-sync",
 )
 PATIENCE_MS = 20_000
+"""For every action and every expectation; the driver's own for the latter is too short for a busy machine."""
 DESK: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 390, "height": 800}
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @contextmanager
