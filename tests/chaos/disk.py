@@ -7,6 +7,7 @@ import errno
 import random
 
 BLOCK = 4096
+ROOM = 2**30
 
 
 class File:
@@ -74,7 +75,7 @@ class Disk:
     `fault` is "" or one of: `write` and `sync` (EIO from those calls), `full` (ENOSPC where a file would grow).
     """
 
-    def __init__(self, capacity: int = 2**30) -> None:
+    def __init__(self, capacity: int = ROOM) -> None:
         self.capacity = capacity
         self.fault = ""
         self.files: dict[int, File] = {}

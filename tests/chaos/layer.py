@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.chaos.disk import ROOM
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEBIAN_PYTHON = "/usr/bin/python3"
 """pyfuse3 comes from Debian, for Debian's own interpreter."""
@@ -43,14 +45,14 @@ class Layer:
 
 
 @contextlib.contextmanager
-def mounted(directory: Path) -> Iterator[Layer]:
-    """A fresh disk at `directory`, which is made; it and all that was on it are gone at the end."""
+def mounted(directory: Path, room: int = ROOM) -> Iterator[Layer]:
+    """A fresh disk of so many bytes at `directory`, which is made; it and all that was on it are gone at the end."""
     directory.mkdir(exist_ok=True)
     assert os.access("/dev/fuse", os.R_OK | os.W_OK), "the fault layer needs /dev/fuse (modprobe fuse)"
     log = directory.with_name(directory.name + ".fuse.log")
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*OWN, DEBIAN_PYTHON, "-m", "tests.chaos.mount", str(directory)], cwd=REPOSITORY, stderr=output
+            [*OWN, DEBIAN_PYTHON, "-m", "tests.chaos.mount", str(directory), str(room)], cwd=REPOSITORY, stderr=output
         )
     try:
         end = time.monotonic() + MOUNTED_WITHIN_S

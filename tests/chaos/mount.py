@@ -1,4 +1,5 @@
-"""The disk of `disk.py` as a file system: `/usr/bin/python3 -m tests.chaos.mount DIRECTORY` (Debian's python3-pyfuse3).
+"""The disk of `disk.py` as a file system: `/usr/bin/python3 -m tests.chaos.mount DIRECTORY BYTES` (Debian's
+python3-pyfuse3).
 
 Extended attributes of its root are the control panel: setting `user.fault` makes faults come and go, `user.cut` is the
 power cut, and `user.syncs`, `user.unsynced` and `user.refused` can be read. Nothing is cached by the kernel.
@@ -171,7 +172,7 @@ def main() -> None:
     """Serve until unmounted."""
     options = set(pyfuse3.default_options) | {f"fsname={NAME}"}
     options.discard("default_permissions")
-    pyfuse3.init(Mounted(Disk()), sys.argv[1], options)
+    pyfuse3.init(Mounted(Disk(int(sys.argv[2]))), sys.argv[1], options)
     trio.run(pyfuse3.main)
     pyfuse3.close(unmount=False)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import msgspec
 
+from appliance.queue.sqlite_file import LAID_OUT, LAID_OUT_PART
 from appliance.queue.store import Brief
 from tests.chaos import backup, history
 from tests.chaos.actors import Habits
 from tests.chaos.checker import Violation, check
 from tests.chaos.clusters import lost_on_the_way, seen_from
 from tests.chaos.deeds import DEEDS
+from tests.chaos.disk import ROOM
 from tests.chaos.layer import RUN, mounted
 from tests.chaos.nemesis import EVERYTHING, Kind, Step, schedule
 from tests.chaos.proxy import proxying
@@ -25,6 +27,8 @@ from tests.unit.queue.bridges import Side
 TOLD_EVERY_S = 60.0
 ENOUGH_WITHIN_S = 120.0
 WRONG_S = 3600.0
+LITTLE_ROOM = LAID_OUT_PART * LAID_OUT - 1
+"""Too little for the log to be laid out: commits lengthen it, and a full disk stops them. Only one cluster has more."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -105,7 +109,8 @@ async def _play(
                 place / name, name, lease_s=LEASE_S, heartbeat_s=0.2, min_free_bytes=65536, keep_s=86400.0 * 30,
                 keep_rows=10**7,
             )  # fmt: skip
-            layer = stack.enter_context(mounted(side.directory / "state"))
+            room = ROOM if name == plan.clusters[0] else LITTLE_ROOM
+            layer = stack.enter_context(mounted(side.directory / "state", room))
             proxy = await stack.enter_async_context(proxying(int(side.endpoint.rpartition(":")[2])))
             stages[name] = Stage(
                 side, layer, proxy, directory=directory, seed=plan.seed, habits=plan.habits, module=plan.module
