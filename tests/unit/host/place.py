@@ -63,3 +63,19 @@ async def said_in(namespaces: Namespaces, name: str, *words: str) -> str:
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
     return said.decode()
+
+
+def left_behind(runs: Path) -> list[Path]:
+    """Return what is still pinned in the folders of test runs that have ended, as killed ones do; pytest cannot remove
+    those.
+    """
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    pinned = [Path(where) for _, where, kind, *_ in mounts if kind == "nsfs"]
+    return [path for path in pinned if runs in path.parents and _has_ended(runs / path.relative_to(runs).parts[0])]
+
+
+def _has_ended(run: Path) -> bool:
+    """Whether nobody uses a folder that pytest has named; its lock holds the number of the process that does."""
+    lock = run / ".lock"
+    in_use = lock.exists() and Path(f"/proc/{lock.read_text()}").exists()
+    return run.name.startswith(("pytest-", "garbage-")) and not in_use
