@@ -35,7 +35,7 @@ class Gauges:
             if machine is not None:
                 self.machine = await asyncio.to_thread(machine_use)
                 for instance in await asyncio.to_thread(self.look, slices(machine), time.monotonic()):
-                    log.warning("%s used up its memory and was killed for it (oom); nobody else was", instance)
+                    log.warning("%s used up its memory: the kernel killed a process of it (oom)", instance)
                     killed(f"{instance} used up its memory")
             await asyncio.sleep(LOOK_EVERY_S)
 
