@@ -24,6 +24,9 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 CALL_DEADLINE_S = 15.0
 JOB_DEADLINE_S = 60.0
 
+MOST_CALLS = 64
+"""How many calls wait for their answers at once: a socket that takes no more would be the end of the connection."""
+
 
 class NoSystemBus(Unavailable):
     """The system bus does not answer, so units can be neither seen nor started."""
@@ -71,6 +74,7 @@ class Units:
         self._known: dict[str, Known] = {}
         self._told: set[str] = set()
         self._contents = Contents()
+        self._room = asyncio.Semaphore(MOST_CALLS)
 
     async def __aenter__(self) -> Self:
         try:
@@ -310,7 +314,7 @@ class Units:
             destination=destination, path=path, interface=interface, member=member, signature=signature, body=list(body)
         )
         try:
-            async with asyncio.timeout(deadline_s):
+            async with self._room, asyncio.timeout(deadline_s):
                 reply = await self._bus.call(message)
         except TimeoutError as error:
             raise DeadlinePassed(f"systemd did not answer {member} within {deadline_s:.0f} seconds.") from error
