@@ -4,8 +4,6 @@ refuses them.
 
 import contextlib
 import http.client
-import json
-import re
 import signal
 import ssl
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ import pytest
 
 from appliance import config
 from tests.lab.box import Box, started
+from tests.lab.supervised import apply, cursor, plan, processes, settled, steps_since, wait_settled
 from tests.lab.systems import wait_until
 
 
@@ -23,40 +22,6 @@ def box() -> Iterator[Box]:
     """A box that is ready."""
     with started(config.Config(), set_up=False) as box:
         yield box
-
-
-def plan(box: Box) -> list[str]:
-    """What the supervisor would do now."""
-    steps = json.loads(box.machine.run(["alpha-ren", "plan", "--json"]).stdout)["steps"]
-    return [f"{step['action']} {step['kind']} {step['name']}" for step in steps]
-
-
-def settled(box: Box) -> bool:
-    """Whether everything is as it should be and every process active."""
-    return plan(box) == [] and all(unit["state"] == "active" for unit in box.status()["units"])
-
-
-def wait_settled(box: Box) -> None:
-    """Wait until everything is as it should be."""
-    wait_until("the machine is as it should be", lambda: settled(box), 60.0)
-
-
-def processes(box: Box) -> dict[str, int]:
-    """The main process of every declared unit."""
-    return {unit["name"]: box.machine.main_pid(unit["name"]) for unit in box.status()["units"]}
-
-
-def steps_since(box: Box, cursor: str) -> list[str]:
-    """The steps the supervisor took since a place in the journal."""
-    argv = ["journalctl", "-u", "alpha-ren-supervisor", "-o", "cat", f"--after-cursor={cursor}"]
-    said = box.machine.run(argv).stdout
-    return re.findall(r"reconcile: ((?:make|change|remove|start|restart|reload) .*)", said)
-
-
-def cursor(box: Box) -> str:
-    """The end of the journal."""
-    said = box.machine.run(["journalctl", "-n", "0", "--show-cursor"]).stdout
-    return said.rpartition("-- cursor: ")[2].strip()
 
 
 def test_once_ready_there_is_nothing_to_do(box: Box) -> None:
@@ -177,13 +142,6 @@ def test_a_file_that_went_bad_leaves_the_last_good_one_in_force(box: Box) -> Non
     finally:
         apply(box, "")
     assert box.status()["config_in_force"] == "file"
-
-
-def apply(box: Box, text: str) -> None:
-    """Put a configuration in force."""
-    box.machine.run(
-        ["sh", "-c", f"printf '%s' '{text}' > /tmp/config.toml && alpha-ren apply /tmp/config.toml"], deadline_s=60
-    )
 
 
 def test_who_is_known_to_no_other_machine_has_no_next_key(box: Box) -> None:
