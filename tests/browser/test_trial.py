@@ -154,7 +154,7 @@ def test_when_nobody_keeps_it_the_pages_that_lost_the_box_find_it_again_and_say_
     box: Box, person: BrowserContext
 ) -> None:
     pages = opened(person)
-    apply(box, static(NOWHERE, "203.0.113.1"), 15)
+    apply(box, static(NOWHERE, "203.0.113.1"), 30)
     for page in pages:
         expect(banner(page)).to_contain_text("A change of the configuration is on trial.")
         expect(page.locator("#trial-lost")).to_be_visible(timeout=PATIENCE_MS)
@@ -171,7 +171,7 @@ def test_when_nobody_keeps_it_the_pages_that_lost_the_box_find_it_again_and_say_
 
 
 def test_one_that_is_kept_over_the_new_path_is_in_force_after_its_time(box: Box, person: BrowserContext) -> None:
-    within_s = 45
+    within_s = 60
     apply(box, static(THERE), within_s)
     over = time.monotonic() + within_s
     with console_at(box, THERE) as url:
