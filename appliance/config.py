@@ -42,12 +42,16 @@ class Machine(_Section, frozen=True):
 
 
 class Uplink(_Section, frozen=True):
-    """How the uplink gets its addresses: by `mode`, and IPv6 by `mode6`.
+    """What the uplink is, and how it gets its addresses: by `mode`, and IPv6 by `mode6`.
 
-    There `auto` is router advertisements and DHCPv6. A `static` one needs address and gateway. IPv6 is `static` with an
-    `address6`, else `auto` beside DHCP and `off` beside a static IPv4, unless `mode6` says something else.
+    It is a network card, or with `bond` all that have the role together (IEEE 802.1AX); with a `vlan` other than 0 it
+    is that VLAN of it (IEEE 802.1Q). `auto` is router advertisements and DHCPv6. A `static` one needs address and
+    gateway. IPv6 is `static` with an `address6`, else `auto` beside DHCP and `off` beside a static IPv4, unless
+    `mode6` says something else.
     """
 
+    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    bond: Literal["", "lacp"] = ""
     mode: Literal["dhcp", "static"] = "dhcp"
     address: str = ""
     gateway: str = ""

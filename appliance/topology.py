@@ -113,6 +113,28 @@ class Nic(Interface, frozen=True, kw_only=True):
     leased: tuple[int, ...] = (4, 6)
 
 
+LACP = 4
+"""The mode of a bond by IEEE 802.1AX (linux/if_bonding.h: BOND_MODE_8023AD)."""
+
+
+class Bond(Interface, frozen=True, kw_only=True):
+    """A bond of the interfaces `ports` inside the same namespace; `leased` is as for a Nic."""
+
+    ports: tuple[str, ...]
+    mode: int = LACP
+    addresses: tuple[str, ...] = ()
+    leased: tuple[int, ...] = (4, 6)
+
+
+class Vlan(Interface, frozen=True, kw_only=True):
+    """The VLAN `tag` (IEEE 802.1Q) of the interface `parent` inside the same namespace; `leased` is as for a Nic."""
+
+    parent: str
+    tag: int
+    addresses: tuple[str, ...] = ()
+    leased: tuple[int, ...] = (4, 6)
+
+
 class WireGuardPeer(msgspec.Struct, frozen=True, kw_only=True):
     """One peer of a WireGuard interface; `allowed` are its addresses in CIDR form."""
 
@@ -267,6 +289,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     bridges: tuple[Bridge, ...] = ()
     namespaces: tuple[Namespace, ...] = ()
     nics: tuple[Nic, ...] = ()
+    bonds: tuple[Bond, ...] = ()
+    vlans: tuple[Vlan, ...] = ()
     veths: tuple[Veth, ...] = ()
     wireguards: tuple[WireGuard, ...] = ()
     strays: tuple[Stray, ...] = ()

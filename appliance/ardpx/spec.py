@@ -88,6 +88,7 @@ def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
                 hook=f"{HERE}/lease-hook",
                 machine=site.config.machine.name,
                 versions=VERSIONS[uplink.leased],
+                made_of=f"VLAN {uplink.vlan}, " * bool(uplink.vlan) + ("a bond" if uplink.bond else "a network card"),
             ),
             restarts=(UPLINK.name,),
         )

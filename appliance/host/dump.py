@@ -32,7 +32,8 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE = 18, 22, 26
 # linux/if_link.h and linux/if_addr.h.
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 4, 5, 10, 18, 20
 IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME, IFLA_PARENT_DEV_BUS_NAME = 54, 56, 57
-IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 5, 33
+IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 2, 5, 33
+IFLA_VLAN_ID, IFLA_BOND_MODE = 1, 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 # linux/rtnetlink.h.
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
@@ -52,7 +53,8 @@ DEADLINE_S = 10.0
 class Link(msgspec.Struct, frozen=True):
     """A link as one namespace sees it; `peer` is the index of a veth's other end, in that end's own namespace.
 
-    A card's `own_mac` is the one it was made with, `bus` and `device` say where its hardware is in sysfs.
+    `peer` is also the index of what a VLAN is of; `tag` is the VLAN's number, `mode` that of a bond. A card's
+    `own_mac` is the one it was made with, `bus` and `device` say where its hardware is in sysfs.
     """
 
     index: int
@@ -65,6 +67,8 @@ class Link(msgspec.Struct, frozen=True):
     peer: int
     master: int
     isolated: bool
+    tag: int = 0
+    mode: int = 0
     own_mac: str = ""
     bus: str = ""
     device: str = ""
@@ -154,12 +158,14 @@ def _link(message: bytes) -> Link:
     _, _, index, flags, _ = LINK.unpack_from(message)
     found = _attributes(message, LINK.size)
     about = _attributes(found.get(IFLA_LINKINFO, b""))
+    data = _attributes(about.get(IFLA_INFO_DATA, b""))
+    kind = _text(about.get(IFLA_INFO_KIND, b""))
     port = _attributes(about.get(IFLA_INFO_SLAVE_DATA, b""))
     mac = found.get(IFLA_ADDRESS, b"").hex(":")
     return Link(
         index=index,
         name=_text(found[IFLA_IFNAME]),
-        kind=_text(about.get(IFLA_INFO_KIND, b"")),
+        kind=kind,
         mac=mac,
         alias=_text(found.get(IFLA_IFALIAS, b"")),
         up=bool(flags & IFF_UP),
@@ -167,6 +173,8 @@ def _link(message: bytes) -> Link:
         peer=_number(found, IFLA_LINK),
         master=_number(found, IFLA_MASTER),
         isolated=bool(any(port.get(IFLA_BRPORT_ISOLATED, b""))),
+        tag=_number(data, IFLA_VLAN_ID) if kind == "vlan" else 0,
+        mode=_number(data, IFLA_BOND_MODE) if kind == "bond" else 0,
         own_mac=found[IFLA_PERM_ADDRESS].hex(":") if IFLA_PERM_ADDRESS in found else mac,
         bus=_text(found.get(IFLA_PARENT_DEV_BUS_NAME, b"")),
         device=_text(found.get(IFLA_PARENT_DEV_NAME, b"")),

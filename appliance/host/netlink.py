@@ -15,22 +15,39 @@ from appliance.errors import ApplianceError
 from appliance.host.dump import Link, see
 from appliance.host.links import BRIDGE, NIC, OURS, Sockets, link
 from appliance.host.netns import KernelRefused, Namespaces
-from appliance.topology import HOST, Bridge, Namespace, Nic, Noun, Route, Stray, Veth, WireGuard
+from appliance.topology import (
+    HOST,
+    Bond,
+    Bridge,
+    Interface,
+    Namespace,
+    Nic,
+    Noun,
+    Route,
+    Stray,
+    Veth,
+    Vlan,
+    WireGuard,
+)
 
 IFA_F_NODAD = 0x02
 # linux/rtnetlink.h: RT_SCOPE_NOWHERE and RTN_UNSPEC, which match every route.
 NOWHERE, ANY_TYPE = 255, 0
 SYSCTL = Path("/proc/sys/net")
+BONDING = {"bond_miimon": 100, "bond_ad_lacp_rate": 1, "bond_xmit_hash_policy": 1}
+"""A carrier is looked at every 100 ms, the neighbour says every second that it is there, and a connection stays on one
+port, told by addresses and ports (linux/if_bonding.h: layer 3+4).
+"""
 FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
 
 class KernelLacks(ApplianceError):
-    """This kernel cannot do it at all, now or later; `missing` is the key of the noun that it is about."""
+    """This kernel cannot do it at all, now or later; `missing` is what it is about."""
 
     code = "kernel-lacks"
     hint = "The rest of the machine runs without it; a kernel of the firmware's own has it."
 
-    def __init__(self, message: str, missing: str) -> None:
+    def __init__(self, message: str, missing: Noun) -> None:
         super().__init__(message)
         self.missing = missing
 
@@ -54,6 +71,10 @@ class Netlink:
                     self._veth(noun)
                 case Nic():
                     self._nic(noun)
+                case Bond():
+                    self._bond(noun)
+                case Vlan():
+                    self._vlan(noun)
                 case WireGuard():
                     self._wireguard(noun)
                 case Route():
@@ -72,7 +93,7 @@ class Netlink:
                     self._namespaces.remove(noun.name)
                 case Bridge():
                     self._remove(HOST, noun.found_as or noun.name)
-                case Veth() | WireGuard():
+                case Veth() | WireGuard() | Bond() | Vlan():
                     self._remove(noun.namespace, noun.found_as or noun.name)
                 case Stray():
                     self._stray(noun)
@@ -191,20 +212,57 @@ class Netlink:
             with self._namespaces.open(HOST) as descriptor:
                 inside.link("set", index=there.index, net_ns_fd=descriptor, ifname=nic.match or nic.name)
 
+    def _bond(self, bond: Bond) -> None:
+        inside = self._sockets.of(bond.namespace)
+        there = see(self._namespaces, bond.namespace).links.get(bond.name)
+        if there is not None and (there.kind, there.mode) != ("bond", bond.mode):
+            _delete(inside, there)
+            there = None
+        if there is None:
+            self._add(bond, "bonds", kind="bond", bond_mode=bond.mode, **BONDING)
+        index = _there(inside, bond.name).index
+        links = see(self._namespaces, bond.namespace).links
+        for port in links.values():
+            if port.master == index and port.name not in bond.ports:
+                inside.link("set", index=port.index, master=0)
+        for name in bond.ports:
+            port = _there(inside, name)
+            if port.master != index:
+                # Only one that is down may become a port; the bond brings it up.
+                inside.link("set", index=port.index, state="down")
+                inside.link("set", index=port.index, master=index)
+        inside.link("set", index=index, ifalias=OURS, state="up")
+        self._address(bond.namespace, index, bond.addresses, bond.leased)
+
+    def _vlan(self, vlan: Vlan) -> None:
+        inside = self._sockets.of(vlan.namespace)
+        parent = _there(inside, vlan.parent).index
+        there = see(self._namespaces, vlan.namespace).links.get(vlan.name)
+        if there is not None and (there.kind, there.tag, there.peer) != ("vlan", vlan.tag, parent):
+            _delete(inside, there)
+            there = None
+        if there is None:
+            self._add(vlan, "VLANs", kind="vlan", link=parent, vlan_id=vlan.tag)
+        index = _there(inside, vlan.name).index
+        inside.link("set", index=index, ifalias=OURS, state="up")
+        self._address(vlan.namespace, index, vlan.addresses, vlan.leased)
+
+    def _add(self, noun: Interface, what: str, **words: str | int) -> None:
+        """Add a link; raise KernelLacks where the kernel knows none of that kind."""
+        try:
+            self._sockets.of(noun.namespace).link("add", ifname=noun.name, **words)
+        except NetlinkError as error:
+            if error.code == errno.EOPNOTSUPP:
+                raise KernelLacks(f"This kernel has no {what}, so {noun.key} is missing.", noun) from error
+            raise
+
     def _wireguard(self, wireguard: WireGuard) -> None:
         # Imported late: few boxes have a VPN, and generic netlink costs memory.
         from appliance.host.wireguard import configure
 
         inside = self._sockets.of(wireguard.namespace)
         if link(inside, wireguard.name) is None:
-            try:
-                inside.link("add", ifname=wireguard.name, kind="wireguard")
-            except NetlinkError as error:
-                if error.code == errno.EOPNOTSUPP:
-                    raise KernelLacks(
-                        f"This kernel has no WireGuard, so {wireguard.key} is missing.", wireguard.key
-                    ) from error
-                raise
+            self._add(wireguard, "WireGuard", kind="wireguard")
         index = _there(inside, wireguard.name).index
         with self._namespaces.inside(wireguard.namespace):
             configure(wireguard)

@@ -17,6 +17,7 @@ from appliance.host.netns import Namespaces
 from appliance.topology import (
     HOST,
     ROUTE_PROTOCOL,
+    Bond,
     Bridge,
     Machine,
     Namespace,
@@ -26,6 +27,7 @@ from appliance.topology import (
     Ruleset,
     Stray,
     Veth,
+    Vlan,
     WireGuard,
 )
 
@@ -79,6 +81,8 @@ class Observer:
             bridges=tuple(_bridges(self._seen[HOST])),
             veths=tuple(_veths(self._seen, wanted)),
             nics=tuple(nic for name in inner for nic in _nics(name, self._seen[name], wanted)),
+            bonds=tuple(bond for name in inner for bond in _bonds(name, self._seen[name], wanted)),
+            vlans=tuple(vlan for name in inner for vlan in _vlans(name, self._seen[name], wanted)),
             wireguards=tuple(each for name in inner for each in self._wireguards(name, self._seen[name], wanted)),
             strays=tuple(_strays(self._seen)),
             routes=tuple(route for name in inner for route in _routes(name, self._seen[name], wanted)),
@@ -104,11 +108,11 @@ class Observer:
         )
 
     def uplink(self, namespace: str) -> tuple[str, ...]:
-        """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
+        """Return the addresses (CIDR form) of the cards that were moved into a namespace, and of what they carry."""
         if namespace not in self._seen:
             return ()
         seen = self._seen[namespace]
-        cards = [link for link in seen.links.values() if link.alias.startswith(NIC)]
+        cards = [link for link in seen.links.values() if link.alias.startswith(NIC) or _is_carried(link)]
         return tuple(sorted(address for card in cards for address in seen.addresses.get(card.index, ())))
 
     def _forget(self, name: str) -> None:
@@ -219,10 +223,52 @@ def _routes(name: str, seen: Seen, wanted: Machine) -> Iterator[Route]:
 
 def _leased(name: str, seen: Seen, wanted: Machine) -> set[int]:
     """Return the IP versions that somebody else may give addresses and routes of."""
-    hints = [nic for nic in wanted.nics if nic.namespace == name]
+    carriers: tuple[Nic | Bond | Vlan, ...] = (*wanted.nics, *wanted.bonds, *wanted.vlans)
+    hints = [each for each in carriers if each.namespace == name]
     if not hints and any(link.alias.startswith(NIC) for link in seen.links.values()):
         return {4, 6}
-    return {version for nic in hints for version in nic.leased}
+    return {version for each in hints for version in each.leased}
+
+
+def _not_leased(addresses: Iterable[str], leased: tuple[int, ...]) -> set[str]:
+    return {text for text in addresses if (6 if ":" in text else 4) not in leased}
+
+
+def _is_carried(link: Link) -> bool:
+    return link.kind in ("bond", "vlan") and link.alias == OURS
+
+
+def _bonds(name: str, seen: Seen, wanted: Machine) -> Iterator[Bond]:
+    hints = {bond.key: bond for bond in wanted.bonds}
+    for link in seen.links.values():
+        if link.kind == "bond" and _is_carried(link):
+            found = Bond(
+                namespace=name,
+                name=link.name,
+                up=link.up,
+                mode=link.mode,
+                ports=tuple(sorted(port.name for port in seen.links.values() if port.master == link.index)),
+            )
+            hint = hints.get(found.key, found)
+            yield msgspec.structs.replace(
+                found, ports=_in_order(set(found.ports), hint.ports), **_given(link, seen, hint)
+            )
+
+
+def _vlans(name: str, seen: Seen, wanted: Machine) -> Iterator[Vlan]:
+    hints = {vlan.key: vlan for vlan in wanted.vlans}
+    names = {link.index: link.name for link in seen.links.values()}
+    for link in seen.links.values():
+        if link.kind == "vlan" and _is_carried(link):
+            parent = names.get(link.peer, "")
+            found = Vlan(namespace=name, name=link.name, up=link.up, parent=parent, tag=link.tag)
+            yield msgspec.structs.replace(found, **_given(link, seen, hints.get(found.key, found)))
+
+
+def _given(link: Link, seen: Seen, hint: Nic | Bond | Vlan) -> dict[str, tuple[str, ...] | tuple[int, ...]]:
+    """Return the addresses of a link that nobody else gave it, and whose others are somebody else's."""
+    have = _not_leased(seen.addresses.get(link.index, set()), hint.leased)
+    return {"addresses": _in_order(have, hint.addresses), "leased": hint.leased}
 
 
 def _veths(seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
@@ -263,17 +309,14 @@ def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:
             match = link.alias.removeprefix(NIC)
             hint = hints.get((name, match))
             called = link.name if hint is None else hint.name
-            leased = (4, 6) if hint is None else hint.leased
-            have = {text for text in seen.addresses.get(link.index, set()) if (6 if ":" in text else 4) not in leased}
-            yield Nic(
+            found = Nic(
                 namespace=name,
                 name=called,
                 up=link.up,
                 found_as="" if link.name == called else link.name,
                 match=match,
-                addresses=_in_order(have, hint.addresses if hint else ()),
-                leased=leased,
             )
+            yield msgspec.structs.replace(found, **_given(link, seen, hint or found))
 
 
 def _in_order(found: set[str], wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -30,8 +30,12 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Problem, ...] = ()
 
 
-def match(profile: HardwareProfile | None, cards: Iterable[Card], gateway: str) -> Roles:
+def match(
+    profile: HardwareProfile | None, cards: Iterable[Card], gateway: str, *, bonded: bool = False
+) -> Roles:
     """Return which card has which role; `gateway` is the namespace of the uplink.
+
+    One card is the uplink; where it is `bonded`, all that fit the role are it together.
 
     A card of which the system tells neither driver nor path (in a container) fits any.
     """
@@ -42,15 +46,23 @@ def match(profile: HardwareProfile | None, cards: Iterable[Card], gateway: str) 
     findings = [_missing(nic) for number, nic in enumerate(nics) if number not in chosen]
     doubtful: list[Card] = []
     for number, nic in enumerate(nics):
-        if number in chosen and nic.place is None and len(fitting[number]) > 1:
+        is_bond = bonded and nic.role == "uplink"
+        if number in chosen and nic.place is None and len(fitting[number]) > 1 and not is_bond:
             findings.append(_ambiguous(nic, chosen[number], fitting[number]))
             doubtful += fitting[number]
-    uplinks = tuple(chosen[number] for number, nic in enumerate(nics) if nic.role == "uplink" and number in chosen)
-    used = [card for number, card in chosen.items() if nics[number].role != "uplink"] + list(uplinks[:1])
-    findings += [_unused(card) for card in uplinks[1:]]
-    findings += [_unknown(card) for card in cards if card not in (*used, *uplinks, *doubtful)]
     others = tuple((nic.role, chosen[n]) for n, nic in enumerate(nics) if nic.role != "uplink" and n in chosen)
-    return Roles(uplinks=uplinks[:1], others=others, findings=tuple(findings))
+    uplinks = [chosen[number] for number, nic in enumerate(nics) if nic.role == "uplink" and number in chosen]
+    if bonded:
+        ports = [card for number, nic in enumerate(nics) if nic.role == "uplink" for card in fitting[number]]
+        taken = [card for _, card in others]
+        uplinks += [card for card in ports if card not in (*uplinks, *taken)]
+        uplinks.sort(key=cards.index)
+        findings += [_lonely(card) for card in uplinks if len(uplinks) == 1]
+    else:
+        findings += [_unused(card) for card in uplinks[1:]]
+    spoken_of = (*uplinks, *doubtful, *(card for _, card in others))
+    findings += [_unknown(card) for card in cards if card not in spoken_of]
+    return Roles(uplinks=tuple(uplinks if bonded else uplinks[:1]), others=others, findings=tuple(findings))
 
 
 def told(roles: Roles) -> tuple[NicStatus, ...]:
@@ -144,6 +156,11 @@ def _ambiguous(nic: Nic, chosen: Card, fitting: Sequence[Card]) -> Problem:
 def _unused(card: Card) -> Problem:
     message = f"The network card {card.name} ({place_of(card)}) is another for the uplink, which uses one alone."
     return Problem(code="nic-unused", message=message, hint="It takes over when the first one is gone.")
+
+
+def _lonely(card: Card) -> Problem:
+    message = f"The uplink's bond has one network card alone, {card.name} ({place_of(card)})."
+    return Problem(code="bond-short", message=message, hint="Another one for the role joins it when it is plugged in.")
 
 
 def _unknown(card: Card) -> Problem:

@@ -25,6 +25,7 @@ from appliance.supervisor.keys import next_name
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
 from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
+from appliance.supervisor.uplink import UPLINK, links
 from appliance.topology import (
     HOST,
     Bridge,
@@ -32,7 +33,6 @@ from appliance.topology import (
     File,
     Machine,
     Namespace,
-    Nic,
     Route,
     Unit,
     Veth,
@@ -66,9 +66,9 @@ _UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration does not say: the uplink's NIC (empty: none) and lease, keys made here, hardware."""
+    """What the configuration does not say: the uplink's cards and lease, keys made here, hardware."""
 
-    uplink_nic: str = ""
+    uplink_nics: tuple[str, ...] = ()
     uplink_v4: tuple[str, ...] = ()
     uplink_v6: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
@@ -103,10 +103,13 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
         rendered = tuple(renders[each.component](site, each))
         files += _files(site, each, rendered, facts)
         units += _units(each, rendered, facts.budget)
+    carriers = links(config.network.uplink, gateway(placed).instance.name, facts.uplink_nics)
     machine = Machine(
         bridges=tuple(Bridge(name=network) for network in NETWORKS),
         namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each) for each in placed)),
-        nics=_nics(config, gateway(placed), facts),
+        nics=carriers.nics,
+        bonds=carriers.bonds,
+        vlans=carriers.vlans,
         veths=tuple(veth for each in placed for veth in _veths(config, each)),
         wireguards=tuple(wireguard for each in placed for wireguard in _wireguards(each)),
         routes=tuple(_routes(config, placed)),
@@ -168,21 +171,6 @@ def _veths(config: Config, placed: Placed) -> Iterable[Veth]:
         )
 
 
-def _nics(config: Config, owner: Placed, facts: Facts) -> tuple[Nic, ...]:
-    if not facts.uplink_nic:
-        return ()
-    uplink = config.network.uplink
-    return (
-        Nic(
-            namespace=owner.instance.name,
-            name="uplink",
-            match=facts.uplink_nic,
-            addresses=uplink.addresses,
-            leased=uplink.leased,
-        ),
-    )
-
-
 def _wireguards(placed: Placed) -> Iterable[WireGuard]:
     spec = placed.instance.wireguard
     if spec is not None:
@@ -203,7 +191,7 @@ def _routes(config: Config, placed: tuple[Placed, ...]) -> Iterable[Route]:
             namespace=way_out.instance.name,
             destination="default6" if ":" in gateway_address else "default",
             gateway=gateway_address,
-            device="uplink" if ipaddress.ip_address(gateway_address).is_link_local else "",
+            device=UPLINK if ipaddress.ip_address(gateway_address).is_link_local else "",
         )
     for each in placed:
         if each is not way_out and home(each) in way_out.legs:

@@ -41,7 +41,9 @@ class Intent:
         declared = self._declared[1]
         placed = place(config, declared)
         way_out = gateway(placed).instance.name
-        self.roles = cards.match(self._profile, await self._box.cards(), way_out)
+        self.roles = cards.match(
+            self._profile, await self._box.cards(), way_out, bonded=bool(config.network.uplink.bond)
+        )
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
         self.uplink = await self._box.addresses(way_out)
         declared_notes = (note for spec in declared for instance in spec.instances for note in instance.notes)
@@ -50,7 +52,7 @@ class Intent:
         self.keys = await asyncio.to_thread(self._make_keys, declared, self._queue)
         four, six = uplink.by_family(self.uplink)
         facts = Facts(
-            uplink_nic=next((card.name for card in self.roles.uplinks), ""),
+            uplink_nics=tuple(card.name for card in self.roles.uplinks),
             uplink_v4=four,
             uplink_v6=six,
             resolvers=told.resolvers,

@@ -30,11 +30,14 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.action} {self.kind} {self.name}" + (f" ({self.why})" if self.why else "")
 
 
-_MAKE = ("namespace", "ruleset", "bridge", "nic", "veth", "wireguard", "route", "directory", "file")
+_MAKE = ("namespace", "ruleset", "bridge", "nic", "bond", "vlan", "veth", "wireguard", "route", "directory", "file")
 """A namespace has its ruleset before its first link, so that nothing is ever open."""
 
-_REMOVE = ("route", "stray", "wireguard", "veth", "nic", "bridge", "namespace")
+_REMOVE = ("route", "stray", "vlan", "bond", "wireguard", "veth", "nic", "bridge", "namespace")
 """Rulesets and files are not removed by themselves: a ruleset goes with its namespace, a file harms nobody."""
+
+_CARRIERS = ("nic", "bond", "vlan")
+"""What the way out goes over."""
 
 _FIELDS = {"directory": "directories"}
 """Where a kind's field of Machine is not its plural in `s`."""
@@ -46,7 +49,8 @@ _RUN_UNITS = _WRITE_UNITS + 1
 
 def plan(desired: Machine, observed: Observed) -> tuple[Step, ...]:
     """Return the steps that make `observed` the `desired` machine; none where it already is."""
-    steps = [*_network(desired, observed.machine), *_units(desired, observed)]
+    network = list(_network(desired, observed.machine))
+    steps = [*network, *_routes_again(desired, observed.machine, network), *_units(desired, observed)]
     return tuple(sorted(steps, key=lambda step: step.phase))
 
 
@@ -92,6 +96,16 @@ def _network(desired: Machine, actual: Machine) -> Iterator[Step]:
                 yield Step(
                     action="remove", kind=kind, noun=noun, phase=1 + _REMOVE.index(kind), why="nobody declares it"
                 )
+
+
+def _routes_again(desired: Machine, actual: Machine, steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the routes over links that change: the kernel drops a route with its link, or with its own address."""
+    moving = {getattr(step.noun, "namespace", None) for step in steps if step.kind in _CARRIERS}
+    found = _of_kind(actual, "route")
+    for route in desired.routes:
+        if route.namespace in moving and found.get(route.key) == route:
+            phase = _FIRST_MAKE + _MAKE.index("route")
+            yield Step(action="change", kind="route", noun=route, phase=phase, why="a link under it changes")
 
 
 def _of_kind(machine: Machine, kind: str) -> dict[str, Noun]:

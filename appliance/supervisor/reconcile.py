@@ -29,7 +29,7 @@ class Reconciler:
 
     def __init__(self, box: Box) -> None:
         self._box = box
-        self._lacks: dict[str, str] = {}
+        self._lacks: dict[Noun, str] = {}
         self.step = ""
 
     @property
@@ -41,7 +41,9 @@ class Reconciler:
         """Return the steps that a round would take now, and what they follow from."""
         observed = await self._box.observe(wanted)
         steps = plan(wanted, observed)
-        return tuple(step for step in steps if step.name not in self._lacks), observed
+        # What is no longer wanted is no longer missing.
+        self._lacks = {noun: said for noun, said in self._lacks.items() if any(step.noun == noun for step in steps)}
+        return tuple(step for step in steps if step.noun not in self._lacks), observed
 
     async def round(self, wanted: Machine, cause: str) -> Round:
         """Take the steps: network and files one after the other, units all at once, since they wait for each other."""

@@ -115,6 +115,8 @@ def test_each_ip_version_of_the_uplink_is_leased_static_or_off(
         ("[network.uplink]\nmode = 'static'\naddress = '192.0.2.1/24'\ngateway = '198.51.100.1'", "$.network.uplink"),
         ("[network.uplink]\naddress = '192.0.2.1/24'", "$.network.uplink"),
         ("[network.uplink]\nresolvers = ['nobody']", "$.network.uplink"),
+        ("[network.uplink]\nvlan = 4095", "$.network.uplink.vlan"),
+        ("[network.uplink]\nbond = 'round-robin'", "$.network.uplink.bond"),
         (STATIC4 + "gateway = '192.0.2.7'", "itself"),
         (STATIC4 + "gateway = 'fe80::1'", "$.network.uplink"),
         ("[network.uplink]\nmode6 = 'dhcp'", "$.network.uplink.mode6"),

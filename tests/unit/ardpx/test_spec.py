@@ -36,6 +36,12 @@ def test_the_client_looks_after_the_ip_versions_that_are_leased(uplink: Uplink, 
     assert [line for line in written if line in ("ipv4only", "ipv6only")] == ([word] if word else [])
 
 
+def test_another_interface_of_the_same_name_gets_a_client_of_its_own() -> None:
+    ways = (Uplink(), Uplink(vlan=7), Uplink(vlan=8), Uplink(bond="lacp"), Uplink(bond="lacp", vlan=7))
+    written = {rendered("ardpx", Config(network=Network(uplink=uplink)))["dhcpcd.conf"].content for uplink in ways}
+    assert len(written) == len(ways)
+
+
 def test_the_client_runs_the_script_that_is_rendered_beside_it() -> None:
     files = rendered("ardpx")
     assert files["lease-hook"].mode == 0o755

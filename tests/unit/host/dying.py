@@ -30,7 +30,7 @@ def wanted(folder: Path) -> Machine:
             Namespace(name="srv", sysctls=(("ipv6/conf/default/accept_ra", "0"),)),
         ),
         bridges=(Bridge(name="cluster"),),
-        nics=(Nic(namespace="edge", name="uplink", match=CARD, addresses=("192.0.2.7/24",)),),
+        nics=(Nic(namespace="edge", name="uplink", match=CARD, addresses=("192.0.2.7/24",), leased=()),),
         veths=(_leg("edge", 1), _leg("srv", 2)),
         routes=(
             Route(namespace="edge", destination="default", gateway="192.0.2.1"),

@@ -188,7 +188,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
 
 
 def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_back(tmp_path: Path) -> None:
-    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+    with_card = msgspec.structs.replace(small(uplink_nics=("enp9s9",)).machine, files=(), directories=(), units=())
 
     async def work(box: Box, reconciler: Reconciler) -> None:
         await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
@@ -210,7 +210,7 @@ def test_of_a_leased_ip_version_addresses_and_routes_are_the_clients_and_of_the_
 ) -> None:
     uplink = Uplink(address6="2001:db8::7/64", gateway6="fe80::1")
     config = Config(network=Network(uplink=uplink))
-    machine = desired(config, specs(), Facts(public_keys=Keys(), uplink_nic="enp9s9")).machine
+    machine = desired(config, specs(), Facts(public_keys=Keys(), uplink_nics=("enp9s9",))).machine
     wanted = msgspec.structs.replace(machine, files=(), directories=(), units=())
 
     async def work(box: Box, reconciler: Reconciler) -> None:
@@ -229,6 +229,7 @@ def test_of_a_leased_ip_version_addresses_and_routes_are_the_clients_and_of_the_
         assert lines((await reconciler.look(wanted))[0]) == [
             "remove route edge/default6 metric 1002 (nobody declares it)",
             "change nic edge/uplink (addresses)",
+            "change route edge/default6 (a link under it changes)",
         ]
         assert (await reconciler.round(wanted, "leftovers")).problems == ()
         assert lines((await reconciler.look(wanted))[0]) == []
@@ -238,7 +239,7 @@ def test_of_a_leased_ip_version_addresses_and_routes_are_the_clients_and_of_the_
 
 
 def test_a_supervisor_that_starts_anew_finds_the_card_that_was_moved(tmp_path: Path) -> None:
-    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+    with_card = msgspec.structs.replace(small(uplink_nics=("enp9s9",)).machine, files=(), directories=(), units=())
 
     async def work(box: Box, reconciler: Reconciler) -> None:
         await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
@@ -257,7 +258,7 @@ def test_a_supervisor_that_starts_anew_finds_the_card_that_was_moved(tmp_path: P
 
 
 def test_a_card_that_is_pulled_out_of_the_gateway_is_told_and_missed(tmp_path: Path) -> None:
-    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+    with_card = msgspec.structs.replace(small(uplink_nics=("enp9s9",)).machine, files=(), directories=(), units=())
     heard = Heard()
 
     async def work(box: Box, reconciler: Reconciler) -> None:
@@ -272,7 +273,7 @@ def test_a_card_that_is_pulled_out_of_the_gateway_is_told_and_missed(tmp_path: P
 
 
 def test_a_card_that_is_not_there_is_said_and_the_rest_is_made(tmp_path: Path) -> None:
-    with_card = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+    with_card = msgspec.structs.replace(small(uplink_nics=("enp9s9",)).machine, files=(), directories=(), units=())
 
     async def work(box: Box, reconciler: Reconciler) -> None:
         await ip(box, HOST, "ip", "link", "del", "ar-c257")

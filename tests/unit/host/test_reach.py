@@ -20,7 +20,7 @@ from tests.unit.supervisor.fakes import small
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which only root may")
 
-MACHINE = msgspec.structs.replace(small(uplink_nic="enp9s9").machine, files=(), directories=(), units=())
+MACHINE = msgspec.structs.replace(small(uplink_nics=("enp9s9",)).machine, files=(), directories=(), units=())
 INNER = ("edge", "queue", "names", "mail", "srv-1", "srv-2")
 PORTS = (22, 25, 53, 80, 443, 7156, 7180)
 SETTLED_S = 0.5

@@ -1,5 +1,6 @@
 """Which network card has which role, by path, MAC address, driver or place, and what is said where it is in doubt."""
 
+import random
 from pathlib import Path
 
 import msgspec
@@ -96,6 +97,19 @@ def test_a_card_that_is_the_uplink_stays_it_when_an_earlier_one_is_plugged_in() 
     assert roles(asking(Nic(role="uplink", driver="virtio_net", place=0)), FIRST, held(SECOND)) == {"enp0s3": "uplink"}
 
 
+def test_a_bond_has_all_cards_that_fit_the_role_and_a_card_for_another_role_is_none_of_them() -> None:
+    profile = asking(Nic(role="uplink", driver="virtio_net"), Nic(role="cluster", path="0000:00:04.0"))
+    third = msgspec.structs.replace(SECOND, name="enp0s4", path=PCI.format(slot=4))
+    found = match(profile, [third, held(SECOND), FIRST], "edge", bonded=True)
+    assert [card.name for card in found.uplinks] == ["zfirst", "enp0s3"]
+    assert ([card.name for _, card in found.others], found.findings) == (["enp0s4"], ())
+
+
+def test_a_bond_of_one_card_runs_and_is_said() -> None:
+    found = match(QEMU, [FIRST], "edge", bonded=True)
+    assert ([card.name for card in found.uplinks], codes(found)) == (["zfirst"], ["bond-short"])
+
+
 def test_a_card_that_the_profile_does_not_mean_is_given_back() -> None:
     assert roles(QEMU, held(OTHER), FIRST) == {"zfirst": "uplink"}
 
@@ -148,25 +162,28 @@ def profiles(draw: st.DrawFn) -> HardwareProfile:
         return asking(Nic(role="uplink", driver="virtio_net"), Nic(role="cluster", place=draw(st.integers(0, 2))))
 
 
-@given(profiles(), boxes())
-def test_every_card_has_one_role_or_is_spoken_of(profile: HardwareProfile, cards: tuple[Card, ...]) -> None:
-    found = match(profile, cards, "edge")
+@given(profiles(), boxes(), st.booleans())
+def test_every_card_has_one_role_or_is_spoken_of(
+    profile: HardwareProfile, cards: tuple[Card, ...], bonded: bool
+) -> None:
+    found = match(profile, cards, "edge", bonded=bonded)
     with_role = [*found.uplinks, *(card for _, card in found.others)]
     assert len({card.name for card in with_role}) == len(with_role)
     said = " ".join(problem.message for problem in found.findings)
     assert all(card in with_role or f"{card.name} (" in said for card in cards)
     entries = len(with_role) + codes(found).count("nic-unused") + codes(found).count("nic-missing")
-    assert entries == len(profile.nics)
+    assert entries >= len(profile.nics) if bonded else entries == len(profile.nics)
 
 
-@given(profiles(), boxes(), st.randoms(use_true_random=False))
+@given(profiles(), boxes(), st.randoms(use_true_random=False), st.booleans())
 def test_a_restart_of_the_supervisor_finds_the_same_roles(
-    profile: HardwareProfile, cards: tuple[Card, ...], chance: st.DataObject
+    profile: HardwareProfile, cards: tuple[Card, ...], chance: random.Random, bonded: bool
 ) -> None:
-    before = match(profile, cards, "edge")
+    before = match(profile, cards, "edge", bonded=bonded)
     shuffled = list(cards)
-    chance.shuffle(shuffled)  # type: ignore[attr-defined] # a Random
-    after = match(profile, [held(card) if card in before.uplinks else card for card in shuffled], "edge")
+    chance.shuffle(shuffled)
+    again = [held(card) if card in before.uplinks else card for card in shuffled]
+    after = match(profile, again, "edge", bonded=bonded)
     assert [card.name for card in after.uplinks] == [card.name for card in before.uplinks]
     assert (after.others, after.findings) == (before.others, before.findings)
 

@@ -15,7 +15,7 @@ STATIC = Uplink(mode="static", address="192.0.2.10/24", gateway="192.0.2.1")
 
 def machine(config: Config | None = None, servers: int = 2) -> Machine:
     """The small machine with a card and a VPN."""
-    facts = Facts(public_keys=fakes.Keys(), uplink_nic="enp0s2")
+    facts = Facts(public_keys=fakes.Keys(), uplink_nics=("enp0s2",))
     return desired(config or Config(), fakes.specs(servers, vpn=True), facts).machine
 
 

@@ -83,12 +83,12 @@ def test_only_who_has_rights_and_the_supervisor_are_let_into_the_queue() -> None
 
 def test_without_a_card_there_is_no_uplink_and_with_one_it_moves_into_the_gateway() -> None:
     assert small().machine.nics == ()
-    assert small(uplink_nic="enp1s0").machine.nics == (Nic(namespace="edge", name="uplink", match="enp1s0"),)
+    assert small(uplink_nics=("enp1s0",)).machine.nics == (Nic(namespace="edge", name="uplink", match="enp1s0"),)
 
 
 def test_a_static_uplink_has_its_address_and_its_way_out() -> None:
     config = parse('[network.uplink]\nmode = "static"\naddress = "192.0.2.7/24"\ngateway = "192.0.2.1"\n')
-    machine = desired(config, small_specs(), Facts(public_keys=Keys(), uplink_nic="enp1s0")).machine
+    machine = desired(config, small_specs(), Facts(public_keys=Keys(), uplink_nics=("enp1s0",))).machine
     assert machine.nics[0].addresses == ("192.0.2.7/24",)
     assert ("edge", "default", "192.0.2.1") in {
         (route.namespace, route.destination, route.gateway) for route in machine.routes
@@ -97,7 +97,7 @@ def test_a_static_uplink_has_its_address_and_its_way_out() -> None:
 
 def test_an_uplink_may_have_a_lease_in_ipv4_and_a_static_address_in_ipv6() -> None:
     config = parse('[network.uplink]\naddress6 = "2001:db8::7/64"\ngateway6 = "fe80::1"\n')
-    machine = desired(config, small_specs(), Facts(public_keys=Keys(), uplink_nic="enp1s0")).machine
+    machine = desired(config, small_specs(), Facts(public_keys=Keys(), uplink_nics=("enp1s0",))).machine
     [nic] = machine.nics
     assert (nic.addresses, nic.leased) == (("2001:db8::7/64",), (4,))
     [way] = [route for route in machine.routes if route.namespace == "edge"]
@@ -159,7 +159,7 @@ def test_the_directory_a_unit_may_write_is_sticky() -> None:
 @pytest.mark.parametrize("servers", [1, 40])
 def test_the_firmwares_own_components_fit_together(servers: int) -> None:
     config = parse(f"[arsrv]\ncount = {servers}\n")
-    machine = desired(config, specs(config), Facts(public_keys=Keys(), uplink_nic="enp1s0")).machine
+    machine = desired(config, specs(config), Facts(public_keys=Keys(), uplink_nics=("enp1s0",))).machine
     assert len({unit.name for unit in machine.units}) == len(machine.units)
     assert sum(unit.component == "arsrv" and unit.name.endswith(".service") for unit in machine.units) == servers
     assert {"ardpx", "queue"} <= set(declarations())

@@ -3,7 +3,20 @@
 import msgspec
 
 from appliance.supervisor.plan import Step, despite, loaded, plan
-from appliance.topology import Bridge, File, Machine, Namespace, Observed, Route, Ruleset, Unit, UnitFact, Veth
+from appliance.topology import (
+    Bridge,
+    File,
+    Machine,
+    Namespace,
+    Nic,
+    Observed,
+    Route,
+    Ruleset,
+    Unit,
+    UnitFact,
+    Veth,
+    Vlan,
+)
 from tests.unit.supervisor.fakes import small
 
 FILE = File(path="/run/alpha-ren/x/x.conf", content="a")
@@ -68,6 +81,21 @@ def test_a_step_names_what_differs() -> None:
     assert lines(plan(Machine(veths=(leg,)), Observed(machine=Machine(veths=(worn,))))) == [
         "change veth x/cluster (up, addresses)"
     ]
+
+
+def test_the_routes_over_a_card_that_changes_are_made_again_after_it() -> None:
+    ways = tuple(Route(namespace=name, destination="default", gateway="192.0.2.1") for name in ("x", "y"))
+    card = Nic(namespace="x", name="enp0s2", match="enp0s2", leased=())
+    vlan = Vlan(namespace="x", name="uplink", parent="enp0s2", tag=7, addresses=("192.0.2.7/24",), leased=())
+    before = msgspec.structs.replace(card, found_as="uplink", addresses=vlan.addresses)
+    wanted = Machine(nics=(card,), vlans=(vlan,), routes=ways)
+    found = Machine(nics=(before,), routes=ways)
+    assert lines(plan(wanted, Observed(machine=found))) == [
+        "change nic x/enp0s2 (found_as, addresses)",
+        "make vlan x/uplink",
+        "change route x/default (a link under it changes)",
+    ]
+    assert plan(wanted, Observed(machine=wanted)) == ()
 
 
 def test_what_nobody_declares_is_removed_before_anything_is_made() -> None:

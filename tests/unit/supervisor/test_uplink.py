@@ -1,8 +1,45 @@
-"""What the uplink was told."""
+"""Of what the uplink is made, and what it was told."""
 
 from pathlib import Path
 
-from appliance.supervisor.uplink import by_family, lease
+import msgspec
+
+from appliance.config import Uplink
+from appliance.supervisor.uplink import Links, by_family, lease, links
+from appliance.topology import Bond, Nic
+
+STATIC = Uplink(mode="static", address="192.0.2.7/24", gateway="192.0.2.1")
+
+
+def test_an_uplink_of_one_card_is_that_card() -> None:
+    assert links(STATIC, "edge", ["enp0s2"]) == Links(
+        nics=(Nic(namespace="edge", name="uplink", match="enp0s2", addresses=("192.0.2.7/24",), leased=()),)
+    )
+
+
+def test_a_vlan_has_the_addresses_and_its_card_has_none() -> None:
+    made = links(msgspec.structs.replace(STATIC, vlan=7), "edge", ["enp0s2"])
+    assert made.nics == (Nic(namespace="edge", name="enp0s2", match="enp0s2", leased=()),)
+    [vlan] = made.vlans
+    assert (vlan.name, vlan.parent, vlan.tag) == ("uplink", "enp0s2", 7)
+    assert (vlan.addresses, vlan.leased, made.bonds) == (("192.0.2.7/24",), (), ())
+
+
+def test_a_bond_has_all_cards_as_its_ports() -> None:
+    made = links(Uplink(bond="lacp"), "edge", ["enp0s2", "enp0s3"])
+    assert [nic.name for nic in made.nics] == ["enp0s2", "enp0s3"]
+    assert made.bonds == (Bond(namespace="edge", name="uplink", ports=("enp0s2", "enp0s3")),)
+    assert made.vlans == ()
+
+
+def test_a_vlan_of_a_bond_has_the_bond_below_it() -> None:
+    made = links(Uplink(bond="lacp", vlan=4094), "edge", ["enp0s2", "enp0s3"])
+    assert [(bond.name, bond.leased) for bond in made.bonds] == [("uplink-bond", ())]
+    assert [(vlan.name, vlan.parent, vlan.leased) for vlan in made.vlans] == [("uplink", "uplink-bond", (4, 6))]
+
+
+def test_without_a_card_there_is_no_uplink() -> None:
+    assert links(Uplink(bond="lacp", vlan=7), "edge", []) == Links()
 
 
 def test_a_lease_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
