@@ -34,8 +34,8 @@ LITTLE_ROOM = LAID_OUT_PART * LAID_OUT - 1
 class Plan(msgspec.Struct, frozen=True):
     """What a run is made of: one seed makes the same actors and faults.
 
-    `rate` is of messages a second in all, `module` what starts another broker. Two clusters have a bridge each. The
-    faults come again until what has happened is `enough`, for ENOUGH_WITHIN_S at the most.
+    `rate` is of messages a second in all, `module` what starts another broker. Two clusters have a bridge each. There
+    are more faults until what has happened is `enough`, for ENOUGH_WITHIN_S at the most.
     """
 
     seed: str
@@ -65,12 +65,8 @@ def run(plan: Plan, directory: Path) -> Outcome:
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.iterdir():
         old.unlink()
-    schedules = {
-        name: schedule(f"{plan.seed}/{name}", plan.duration_s, LEASE_S, plan.kinds) for name in plan.clusters
-    }  # fmt: skip
-    (directory / "schedule.json").write_bytes(msgspec.json.format(msgspec.json.encode(schedules)))
     with tempfile.TemporaryDirectory(prefix=RUN) as place:
-        found = asyncio.run(_play(plan, schedules, Path(place), directory))
+        found = asyncio.run(_play(plan, Path(place), directory))
     lines = history.read(directory)
     stores = {name: rows for name, (_, rows) in found.items()}
     violations = [Violation("sound", f"{name}: {text}") for name, (wrong, _) in found.items() for text in wrong]
@@ -96,9 +92,7 @@ def _ends(stores: Mapping[str, Sequence[Brief]], lines: Sequence[history.Line]) 
     return dict(sorted(ends.items()))
 
 
-async def _play(
-    plan: Plan, schedules: Mapping[str, Sequence[Step]], place: Path, directory: Path
-) -> dict[str, tuple[Sequence[str], list[Brief]]]:
+async def _play(plan: Plan, place: Path, directory: Path) -> dict[str, tuple[Sequence[str], list[Brief]]]:
     # Waiting for a process takes a thread each; the loop's own pool is smaller than that.
     threads = ThreadPoolExecutor(64)
     asyncio.get_running_loop().set_default_executor(threads)
@@ -133,11 +127,11 @@ async def _play(
         for stage in stages.values():
             stack.callback(stage.close)
             stack.callback(stage.keep)
-        await _act(plan, schedules, stages)
+        await _act(plan, stages)
         return {name: stage.stored() for name, stage in stages.items()}
 
 
-async def _act(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapping[str, Stage]) -> None:
+async def _act(plan: Plan, stages: Mapping[str, Stage]) -> None:
     """Let everybody work through all of it and come to rest, and end with a power cut."""
     for stage in stages.values():
         await stage.start()
@@ -152,8 +146,9 @@ async def _act(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapp
         for stage in stages.values():
             await stage.at_work()
         end = asyncio.get_running_loop().time() + ENOUGH_WITHIN_S
-        while await _trouble(plan, schedules, stages) and asyncio.get_running_loop().time() < end:
-            pass
+        for number in itertools.count():
+            if not await _trouble(plan, number, stages) or asyncio.get_running_loop().time() > end:
+                break
         await _stop(actor for stage in stages.values() for actor in stage.producers)
         for stage in (*stages.values(), *stages.values()):  # twice, since one may fill the other while it comes to rest
             await stage.at_rest()
@@ -170,16 +165,21 @@ async def _stop(actors: Iterable[Actor]) -> None:
             group.create_task(actor.stop())
 
 
-async def _trouble(plan: Plan, schedules: Mapping[str, Sequence[Step]], stages: Mapping[str, Stage]) -> bool:
-    """Let all clusters meet with all of it, and return whether there is to be more; say every minute how far it is."""
+async def _trouble(plan: Plan, number: int, stages: Mapping[str, Stage]) -> bool:
+    """Let all clusters meet with faults, and return whether there are to be more; say every minute how far it is."""
+    directory = next(iter(stages.values())).directory
+    schedules = {
+        name: schedule(f"{plan.seed}/{name}/{number}", plan.duration_s, LEASE_S, plan.kinds) for name in stages
+    }  # fmt: skip
+    (directory / f"schedule-{number}.json").write_bytes(msgspec.json.format(msgspec.json.encode(schedules)))
     async with asyncio.TaskGroup() as group:
-        teller = group.create_task(_tell(next(iter(stages.values())).directory))
+        teller = group.create_task(_tell(directory))
         nemeses = [group.create_task(_meet(stage, schedules[name], plan.duration_s)) for name, stage in stages.items()]
         await asyncio.wait(nemeses)
         teller.cancel()
     for stage in stages.values():
         await stage.at_work()
-    return not plan.enough(await asyncio.to_thread(history.read, next(iter(stages.values())).directory))
+    return not plan.enough(await asyncio.to_thread(history.read, directory))
 
 
 async def _meet(stage: Stage, steps: Sequence[Step], duration_s: float) -> None:
