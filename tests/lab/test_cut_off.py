@@ -36,6 +36,7 @@ def static(address: str, gateway: str) -> str:
 
 LOST = static(NOWHERE, "203.0.113.1")
 MOVED = static(THERE, GATEWAY)
+VLAN = "[network.uplink]\nvlan = 7\n"
 
 
 def apply(box: Box, document: str, within_s: int) -> tuple[int, str]:
@@ -85,6 +86,16 @@ def test_who_cuts_himself_off_is_let_in_again(box: Box) -> None:
     assert status_now["last_error"]["code"] == "change-undone"
     # Whoever undoes what was asked for repairs nothing.
     assert not [repair for repair in status_now["repairs"] if "not confirmed" in repair["cause"]]
+
+
+def test_a_vlan_that_nobody_else_is_in_is_undone(box: Box) -> None:
+    """Be it that the kernel here has no VLANs at all, or that the LAN has none with this number."""
+    status, said = apply(box, VLAN, 8)
+    assert (status, "vlan ardpx/uplink comes" in said) == (0, True), said
+    assert not answers(box)
+    wait_back(box)
+    nics = [(nic["role"], nic["name"]) for nic in box.status()["nics"]]
+    assert nics == [("uplink", topology.nic_names(PLAN.machine[0])[0])]
 
 
 def test_a_second_change_is_refused_while_one_is_pending(box: Box) -> None:
