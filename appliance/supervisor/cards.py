@@ -53,7 +53,8 @@ def match(
     others = tuple((nic.role, chosen[n]) for n, nic in enumerate(nics) if nic.role != "uplink" and n in chosen)
     uplinks = [chosen[number] for number, nic in enumerate(nics) if nic.role == "uplink" and number in chosen]
     if bonded:
-        ports = [card for number, nic in enumerate(nics) if nic.role == "uplink" for card in fitting[number]]
+        open_to_more = [n for n, nic in enumerate(nics) if nic.role == "uplink" and nic.place is None]
+        ports = [card for number in open_to_more for card in fitting[number]]
         taken = [card for _, card in others]
         uplinks += [card for card in ports if card not in (*uplinks, *taken)]
         uplinks.sort(key=cards.index)

@@ -105,6 +105,14 @@ def test_a_bond_has_all_cards_that_fit_the_role_and_a_card_for_another_role_is_n
     assert ([card.name for _, card in found.others], found.findings) == (["enp0s4"], ())
 
 
+def test_a_bond_takes_no_more_cards_than_the_profile_has_places_for() -> None:
+    profile = asking(*(Nic(role="uplink", driver="virtio_net", place=place) for place in (0, 1)))
+    third = msgspec.structs.replace(SECOND, name="enp0s4", path=PCI.format(slot=4))
+    found = match(profile, [FIRST, held(SECOND), held(third)], "edge", bonded=True)
+    assert [card.name for card in found.uplinks] == ["enp0s3", "enp0s4"]
+    assert codes(found) == ["nic-unknown"]
+
+
 def test_a_bond_of_one_card_runs_and_is_said() -> None:
     found = match(QEMU, [FIRST], "edge", bonded=True)
     assert ([card.name for card in found.uplinks], codes(found)) == (["zfirst"], ["bond-short"])
