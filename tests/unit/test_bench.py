@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tests.bench.hosts.figures import Split
+from tests.bench import drift, reconcile
+from tests.bench.hosts.figures import Cost, Drift, Idle, Rest, Split
 from tests.bench.hosts.inside import differences, taken
 from tests.bench.measure import Measure, record, table
 from tests.bench.peers.figures import Case, Figures, Rate
@@ -55,3 +56,28 @@ def test_by_hand_and_by_the_supervisor_it_is_the_same_host() -> None:
 def test_a_line_that_only_one_host_holds_is_a_difference() -> None:
     one, other = Split(took_s=1, held={"a": ["x", "y"], "b": []}), Split(took_s=1, held={"a": ["x"], "b": ["z"]})
     assert differences(one, other) == ["a, ours: y", "b, by hand: z"]
+
+
+def test_what_is_at_rest_is_judged_by_its_medians() -> None:
+    rest = Rest(
+        idles=tuple(Idle(cpu_percent=percent, memory_mb=70, peak_mb=90) for percent in (0.5, 1.5, 0.7)),
+        asked=(Cost(took_s=4, cpu_s=2),),
+        rounds={
+            kind: [Cost(took_s=took_s, cpu_s=took_s / 2) for took_s in (0.1, 3.2, 3.1)]
+            for kind in ("untouched", "touched", "everything", "gauges")
+        },
+        profiles={},
+    )
+    verdicts = {each.measure: (each.ours, each.verdict) for each in reconcile.found(rest, "")}
+    assert verdicts == {
+        "reconcile-noop": (3100, "missed"),
+        "reconcile-resync": (3.1, "missed"),
+        "reconcile-idle": (0.7, "met"),
+        "reconcile-memory": (70, "met"),
+    }
+
+
+def test_a_repair_is_judged_by_its_median() -> None:
+    drifts = [Drift(told_s=1, repaired_s=repaired_s, said_s=0.1) for repaired_s in (0.05, 0.19, 0.9)]
+    measure = drift.found("veth", 200, drifts, "")
+    assert (measure.ours, measure.verdict, measure.beside["slowest"]) == (190, "met", 900)

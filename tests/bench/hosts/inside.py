@@ -1,4 +1,4 @@
-"""What runs in the firmware's tree: `python3 -m tests.bench.hosts.inside split RUNS`.
+"""What runs in the firmware's tree: `python3 -m tests.bench.hosts.inside split|rest|drift RUNS`.
 
 Takes all figures, both sides in turn within each run, and prints them as JSON.
 """
@@ -8,7 +8,7 @@ import sys
 
 import msgspec
 
-from tests.bench.hosts import take
+from tests.bench.hosts import drifting, rest, take
 from tests.bench.hosts.figures import SIZES, Split, Splits
 
 LONGEST_S = 600.0
@@ -54,7 +54,8 @@ def say(line: str) -> None:
 
 
 def main(what: str, runs: str) -> None:
-    figures = {"split": splits}[what](int(runs))
+    work = {"split": splits, "rest": rest.at_rest, "drift": drifting.drifts}[what]
+    figures: msgspec.Struct = work(int(runs))
     print(msgspec.json.encode(figures).decode())
 
 

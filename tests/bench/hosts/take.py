@@ -6,8 +6,6 @@ the supervisor, and the script of `by_hand`; both know what there should be befo
 
 import asyncio
 import cProfile
-import io
-import pstats
 import sys
 import tempfile
 import time
@@ -21,10 +19,9 @@ from appliance.host.netns import Namespaces
 from appliance.supervisor.reconcile import Reconciler
 from appliance.topology import Machine
 from scripts.labs import kernel
-from tests.bench.hosts import by_hand, likeness, machines
+from tests.bench.hosts import by_hand, likeness, machines, profiles
 from tests.bench.hosts.figures import Split
 
-LINES = 40
 GONE_WITHIN_S = 120.0
 
 
@@ -62,7 +59,7 @@ async def ours(machine: Machine, extra: str) -> Split:
     wrong = [*(problem.message for problem in outcome.problems), *(f"left to do: {step}" for step in left)]
     if wrong:
         raise RuntimeError("\n".join(wrong))
-    return Split(took_s=took_s, cpu_s=cpu_s, profile=_text(profile) if extra == "profile" else "")
+    return Split(took_s=took_s, cpu_s=cpu_s, profile=profiles.text(profile) if extra == "profile" else "")
 
 
 def by_another(machine: Machine) -> Split:
@@ -108,12 +105,6 @@ async def _left(machine: Machine) -> Sequence[str]:
     async with Box(ignore) as box:
         steps, _ = await Reconciler(box).look(machine)
     return [str(step) for step in steps]
-
-
-def _text(profile: cProfile.Profile) -> str:
-    text = io.StringIO()
-    pstats.Stats(profile, stream=text).strip_dirs().sort_stats("tottime").print_stats(LINES)
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,12 @@ def resident_mb(roots: list[int]) -> float:
     return total * 1024 / 1e6
 
 
+def peak_mb(pid: int) -> float:
+    """Return the most resident memory that a process ever had, in megabytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+
+
 def _stats() -> Iterator[tuple[int, list[str]]]:
     """Yield each process and what its `stat` says after the name (proc_pid_stat(5), from field 3 on)."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
