@@ -8,8 +8,6 @@ import time
 from contextlib import closing
 from functools import partial
 
-import msgspec
-
 from appliance.host.dump import see
 from appliance.host.events import BUFFER, NETLINK_NETFILTER, NETLINK_ROUTE, NFTABLES_GROUPS, ROUTE_GROUPS
 from appliance.host.firewall import Firewall
@@ -109,12 +107,13 @@ def _leg(namespaces: Namespaces) -> list[str]:
     chose.
     """
     inside = see(namespaces, DAMAGED)
-    port = see(namespaces, HOST).links.get(PORT)
-    links = [*inside.links.values(), *([] if port is None else [msgspec.structs.replace(port, mac="")])]
-    said = [str(msgspec.structs.replace(link, index=0, peer=0)) for link in links]
+    host = see(namespaces, HOST).links
+    links = [*inside.links.values(), *([host[PORT]] if PORT in host else [])]
+    said = [f"{link.name} {link.alias} {link.up} {link.mtu} {link.master} {link.isolated}" for link in links]
+    said += [link.mac for link in inside.links.values()]
     for link in inside.links.values():
         said += [f"{link.name} {address}" for address in sorted(inside.addresses.get(link.index, ()))]
-    return sorted([*said, *(str(way) for way in inside.ways)])
+    return sorted([*said, *(f"{way.destination} {way.gateway} {way.protocol}" for way in inside.ways)])
 
 
 async def _said(since: float) -> float:
