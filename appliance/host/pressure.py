@@ -63,7 +63,9 @@ def slice_path(name: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        # Thousands of files at two hundred instances: without a buffer and a decoder each costs half.
+        with open(path, "rb", buffering=0) as file:
+            return file.read().decode("ascii")
     except OSError:
         return ""
 

@@ -5,7 +5,7 @@ should be.
 import asyncio
 from pathlib import Path
 
-from appliance.component import ComponentSpec
+from appliance.component import ComponentSpec, Placed
 from appliance.config import Config
 from appliance.errors import NotFound, Problem, Unavailable
 from appliance.host.box import Box
@@ -27,7 +27,7 @@ class Intent:
         self._profile = profile
         self._store = keys
         self._queue = ""
-        self._declared: tuple[Config, tuple[ComponentSpec, ...]] | None = None
+        self._declared: tuple[Config, tuple[ComponentSpec, ...], tuple[Placed, ...]] | None = None
         self._formed: tuple[Config, Facts, Desired] | None = None
         self.keys: dict[str, Keys] = {}
         self.uplink: tuple[str, ...] = ()
@@ -37,9 +37,9 @@ class Intent:
     async def form(self, config: Config) -> Desired:
         """Return what the machine should be; raise BadDeclaration where the components contradict each other."""
         if self._declared is None or self._declared[0] != config:
-            self._declared = (config, await asyncio.to_thread(specs, config))
-        declared = self._declared[1]
-        placed = place(config, declared)
+            found = await asyncio.to_thread(specs, config)
+            self._declared = (config, found, place(config, found))
+        _, declared, placed = self._declared
         way_out = gateway(placed).instance.name
         self.roles = cards.match(
             self._profile, await self._box.cards(), way_out, bonded=bool(config.network.uplink.bond)
