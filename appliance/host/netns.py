@@ -81,7 +81,7 @@ class Namespaces:
             return found
         for name in entries:
             with suppress(FileNotFoundError):
-                pinned = os.stat(self.path(name))
+                pinned = os.stat(f"{self.directory}/{name}")
                 if pinned.st_dev != folder:
                     found[name] = pinned.st_ino
         return found
