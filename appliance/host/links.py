@@ -20,9 +20,12 @@ OURS = "alpha-ren"
 BRIDGE = f"{OURS}="
 NIC = f"{OURS}:"
 
+MOST_OPEN = 32
+"""Sockets kept for the namespace that comes next; each takes memory and four open files."""
+
 
 class Sockets:
-    """One netlink socket for each namespace, kept open; a socket of a namespace that was replaced is closed."""
+    """Netlink sockets in namespaces: those used last are kept open; one of a namespace that was replaced is closed."""
 
     def __init__(self, namespaces: Namespaces) -> None:
         self._namespaces = namespaces
@@ -34,11 +37,14 @@ class Sockets:
         if name in self._open:
             opened_in, socket = self._open[name]
             if opened_in == inode:
+                self._open[name] = self._open.pop(name)
                 return socket
             self.drop(name)
         with self._namespaces.inside(name):
             socket = IPRoute()
         self._open[name] = (inode, socket)
+        while len(self._open) > MOST_OPEN:
+            self.drop(next(iter(self._open)))
         return socket
 
     def drop(self, name: str) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from appliance.config import Config, Network, Uplink
-from appliance.host import observe
+from appliance.host import links, observe
 from appliance.host.box import Box
 from appliance.host.dump import Seen, see
 from appliance.host.events import Stale
@@ -326,6 +326,24 @@ def test_only_what_an_event_touched_is_looked_at_again(tmp_path: Path, monkeypat
         assert lines(plan(NETWORK, found)) == ["change veth srv-1/cluster (addresses)"]
         await spaces.call(lambda: observer.look(Stale(everything=True)))
         assert set(looked[1:]) == {HOST, *(each.name for each in NETWORK.namespaces)}
+
+    run(tmp_path, work)
+
+
+def test_only_the_sockets_that_were_used_last_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "MOST_OPEN", 2)
+
+    async def work(box: Box, _reconciler: Reconciler) -> None:
+        def used() -> None:
+            sockets = Sockets(box.namespaces)
+            first, second = sockets.of("srv-1"), sockets.of("srv-2")
+            assert sockets.of("srv-1") is first
+            sockets.of("queue")
+            assert sockets.of("srv-1") is first
+            assert sockets.of("srv-2") is not second
+            sockets.close()
+
+        await box.namespaces.call(used)
 
     run(tmp_path, work)
 
