@@ -82,7 +82,7 @@ async def lacks(folder: Path) -> tuple[str, ...]:
 
 
 async def plug(box: Box) -> None:
-    """Give the machine cards, whose far ends are in a namespace of their own."""
+    """Give the machine cards, whose far ends stay on the host."""
     await said_in(box.namespaces, HOST, "ip", "link", "set", "lo", "up")
     for card in CARDS:
         await said_in(box.namespaces, HOST, *f"ip link add {card} type veth peer name far-{card}".split())
