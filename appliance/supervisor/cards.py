@@ -42,7 +42,7 @@ def match(
     nics = ANY_CARD if profile is None else profile.nics
     cards = sorted((card for card in cards if card.held_in in ("", gateway)), key=lambda card: (card.path, card.name))
     fitting = _claims(nics, cards)
-    chosen = _chosen(nics, cards, fitting)
+    chosen = _chosen(nics, fitting, [] if bonded else [card for card in cards if card.held_in])
     findings = [_missing(nic) for number, nic in enumerate(nics) if number not in chosen]
     doubtful: list[Card] = []
     for number, nic in enumerate(nics):
@@ -60,6 +60,7 @@ def match(
         uplinks.sort(key=cards.index)
         findings += [_lonely(card) for card in uplinks if len(uplinks) == 1]
     else:
+        uplinks.sort(key=lambda card: not card.held_in)
         findings += [_unused(card) for card in uplinks[1:]]
     spoken_of = (*uplinks, *doubtful, *(card for _, card in others))
     findings += [_unknown(card) for card in cards if card not in spoken_of]
@@ -119,10 +120,9 @@ def _fits(nic: Nic, card: Card) -> bool:
     )
 
 
-def _chosen(nics: Sequence[Nic], cards: Sequence[Card], claims: Sequence[list[Card]]) -> dict[int, Card]:
-    """Return the card of each entry that has one: an uplink that is one already before what would be one now."""
+def _chosen(nics: Sequence[Nic], claims: Sequence[list[Card]], held: Sequence[Card]) -> dict[int, Card]:
+    """Return the card of each entry that has one: an uplink that is `held` as one before what would be one now."""
     chosen: dict[int, Card] = {}
-    held = [card for card in cards if card.held_in]
     uplinks = [number for number, nic in enumerate(nics) if nic.role == "uplink"]
     for meant in (claims, [[card for card in held if _fits(nic, card)] for nic in nics]):
         for number in uplinks:

@@ -122,6 +122,20 @@ def test_a_card_that_the_profile_does_not_mean_is_given_back() -> None:
     assert roles(QEMU, held(OTHER), FIRST) == {"zfirst": "uplink"}
 
 
+def test_the_uplink_stays_it_though_an_entry_before_its_own_finds_a_card_later() -> None:
+    profile = asking(Nic(role="uplink", driver="virtio_net"), Nic(role="uplink", mac="52:54:00", place=0))
+    assert match(profile, [FIRST], "edge").uplinks == (FIRST,)
+    assert match(profile, [held(FIRST), SECOND], "edge").uplinks == (held(FIRST),)
+
+
+def test_the_cards_of_a_bond_have_their_entries_whichever_was_moved_already() -> None:
+    profile = asking(
+        Nic(role="uplink", place=0), Nic(role="uplink", driver="virtio_net"), Nic(role="uplink", mac="52:54:00")
+    )
+    new, moved = ([FIRST, SECOND], [held(FIRST), held(SECOND)])
+    assert codes(match(profile, moved, "edge", bonded=True)) == codes(match(profile, new, "edge", bonded=True))
+
+
 def test_a_card_in_another_namespace_is_nobodys() -> None:
     assert match(QEMU, [held(FIRST, "other")], "edge").uplinks == ()
 
