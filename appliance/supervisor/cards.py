@@ -42,8 +42,8 @@ def match(
     nics = ANY_CARD if profile is None else profile.nics
     cards = sorted((card for card in cards if card.held_in in ("", gateway)), key=lambda card: (card.path, card.name))
     fitting = _claims(nics, cards)
-    chosen = _chosen(nics, fitting, [] if bonded else [card for card in cards if card.held_in])
-    findings = [_missing(nic) for number, nic in enumerate(nics) if number not in chosen]
+    chosen = _chosen(nics, fitting, [card for card in cards if card.held_in])
+    findings: list[Problem] = []
     doubtful: list[Card] = []
     for number, nic in enumerate(nics):
         is_bond = bonded and nic.role == "uplink"
@@ -62,9 +62,11 @@ def match(
     else:
         uplinks.sort(key=lambda card: not card.held_in)
         findings += [_unused(card) for card in uplinks[1:]]
+    met = {n for n in chosen if nics[n].role != "uplink"} | _met_by_bond(nics, uplinks) if bonded else chosen.keys()
+    missing = [_missing(nic) for number, nic in enumerate(nics) if number not in met]
     spoken_of = (*uplinks, *doubtful, *(card for _, card in others))
     findings += [_unknown(card) for card in cards if card not in spoken_of]
-    return Roles(uplinks=tuple(uplinks if bonded else uplinks[:1]), others=others, findings=tuple(findings))
+    return Roles(uplinks=tuple(uplinks if bonded else uplinks[:1]), others=others, findings=(*missing, *findings))
 
 
 def told(roles: Roles) -> tuple[NicStatus, ...]:
@@ -134,6 +136,18 @@ def _chosen(nics: Sequence[Nic], claims: Sequence[list[Card]], held: Sequence[Ca
         if number not in chosen and free:
             chosen[number] = free[0]
     return chosen
+
+
+def _met_by_bond(nics: Sequence[Nic], ports: Sequence[Card]) -> set[int]:
+    """Return the entries for the uplink that have a card in the bond, whichever of them found it first."""
+    met: set[int] = set()
+    left = list(ports)
+    for number in sorted((n for n, nic in enumerate(nics) if nic.role == "uplink"), key=lambda n: _rank(nics[n])):
+        card = next((card for card in left if _fits(nics[number], card)), None)
+        if card is not None:
+            met.add(number)
+            left.remove(card)
+    return met
 
 
 def _wanted(nic: Nic) -> str:
