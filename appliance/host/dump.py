@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 import msgspec
@@ -34,7 +35,8 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA
 IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME, IFLA_PARENT_DEV_BUS_NAME = 54, 56, 57
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 2, 5, 33
 IFLA_VLAN_ID, IFLA_BOND_MODE = 1, 1
-IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
+IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x80, 0x200
 # linux/rtnetlink.h.
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE = 1, 4, 5, 6, 15
 # Unicast, blackhole, unreachable, prohibit: what somebody may have made, and not the kernel along with an address.
@@ -89,11 +91,15 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What one namespace holds; addresses in CIDR form by the index of their link, but for link-local ones."""
+    """What one namespace holds; addresses in CIDR form by the index of their link, but for link-local ones.
+
+    `lent` are those of them that end by themselves or have no route of their own, as a DHCP client gives them.
+    """
 
     inode: int | None
     links: dict[str, Link]
     addresses: dict[int, set[str]]
+    lent: dict[int, set[str]]
     ways: tuple[Way, ...]
 
 
@@ -106,14 +112,18 @@ def see(namespaces: Namespaces, name: str) -> Seen:
         asked.settimeout(DEADLINE_S)
         links = [_link(message) for message in _dump(asked, RTM_GETLINK, LINK.size)]
         addresses: dict[int, set[str]] = {}
+        lent: dict[int, set[str]] = {}
         for message in _dump(asked, RTM_GETADDR, ADDRESS.size):
             _, length, _, scope, index = ADDRESS.unpack_from(message)
             if scope != SCOPE_LINK:
                 found = _attributes(message, ADDRESS.size)
-                text = _address(found.get(IFA_LOCAL) or found[IFA_ADDRESS])
-                addresses.setdefault(index, set()).add(f"{text}/{length}")
+                text = f"{_address(found.get(IFA_LOCAL) or found[IFA_ADDRESS])}/{length}"
+                addresses.setdefault(index, set()).add(text)
+                flags = int.from_bytes(found[IFA_FLAGS], sys.byteorder)
+                if not flags & IFA_F_PERMANENT or flags & IFA_F_NOPREFIXROUTE:
+                    lent.setdefault(index, set()).add(text)
         ways = tuple(way for message in _dump(asked, RTM_GETROUTE, ROUTE.size) for way in _way(message))
-    return Seen(inode=inode, links={link.name: link for link in links}, addresses=addresses, ways=ways)
+    return Seen(inode=inode, links={link.name: link for link in links}, addresses=addresses, lent=lent, ways=ways)
 
 
 def _dump(asked: socket.socket, kind: int, size: int) -> list[bytes]:

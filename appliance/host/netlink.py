@@ -292,13 +292,14 @@ class Netlink:
         detection, which would delay every bind.
         """
         socket = self._sockets.of(namespace)
-        have = see(self._namespaces, namespace).addresses.get(index, set())
-        for text in have - set(wanted):
-            if (6 if ":" in text else 4) in leased:
-                continue
+        seen = see(self._namespaces, namespace)
+        have, lent = seen.addresses.get(index, set()), seen.lent.get(index, set())
+        not_ours = {text for text in have if text not in wanted or text in lent}
+        going = {text for text in not_ours if (6 if ":" in text else 4) not in leased}
+        for text in going:
             socket.addr("del", index=index, **_parts(text))
         for text in wanted:
-            if text not in have:
+            if text not in have or text in going:
                 nodad = {"flags": IFA_F_NODAD} if ":" in text else {}
                 socket.addr("add", index=index, **_parts(text), **nodad)
 

@@ -267,7 +267,8 @@ def _vlans(name: str, seen: Seen, wanted: Machine) -> Iterator[Vlan]:
 
 def _given(link: Link, seen: Seen, hint: Nic | Bond | Vlan) -> dict[str, tuple[str, ...] | tuple[int, ...]]:
     """Return the addresses of a link that nobody else gave it, and whose others are somebody else's."""
-    have = _not_leased(seen.addresses.get(link.index, set()), hint.leased)
+    lent = seen.lent.get(link.index, set()).intersection(hint.addresses)
+    have = _not_leased(seen.addresses.get(link.index, set()) - lent, hint.leased)
     return {"addresses": _in_order(have, hint.addresses), "leased": hint.leased}
 
 

@@ -8,7 +8,7 @@ import pytest
 from appliance import config
 from scripts.labs import topology
 from tests.lab.box import Box, started
-from tests.lab.systems import post
+from tests.lab.systems import post, wait_until
 
 PLAN = topology.default()
 RESOLVER = str(topology.network4(PLAN, "uplink")[1])
@@ -39,6 +39,11 @@ def test_the_box_is_ready_without_a_dhcp_client(box: Box) -> None:
 
 
 def test_it_is_found_at_its_ipv6_address_and_has_no_other(box: Box) -> None:
+    def has_own() -> bool:
+        shown = box.outside.run(["ip", "-6", "addr", "show", "scope", "global", "-tentative"]).stdout
+        return "inet6" in shown
+
+    wait_until("the outside host has an address of its own from the LAN's router", has_own, 30)
     assert post(box.outside, f"https://[{ADDRESS6}]/hooks/anything", "{}").status == 404
     assert [address for address in box.status()["uplink"] if ":" in address] == [f"{ADDRESS6}/64"]
     ways = box.machine.run(["ip", "-n", "ardpx", "-6", "route", "show", "default"]).stdout.splitlines()

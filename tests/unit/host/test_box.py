@@ -66,6 +66,29 @@ def test_a_second_plan_is_empty(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_an_address_that_a_client_left_behind_becomes_ours_where_it_is_the_wanted_one(tmp_path: Path) -> None:
+    uplink = Uplink(mode="static", address="192.0.2.7/24", gateway="192.0.2.1")
+    config = Config(network=Network(uplink=uplink))
+    machine = desired(config, specs(), Facts(public_keys=Keys(), uplink_nics=("enp9s9",))).machine
+    wanted = msgspec.structs.replace(machine, files=(), directories=(), units=())
+
+    async def work(box: Box, reconciler: Reconciler) -> None:
+        await ip(box, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
+        await ip(box, HOST, "ip", "link", "set", "cable", "up")
+        assert (await reconciler.round(wanted, "a card")).problems == ()
+        for how in (("valid_lft", "3600", "preferred_lft", "1800"), ("noprefixroute",)):
+            await ip(box, "edge", "ip", "addr", "del", "192.0.2.7/24", "dev", "uplink")
+            await ip(box, "edge", "ip", "addr", "add", "192.0.2.7/24", "dev", "uplink", *how)
+            assert "change nic edge/uplink (addresses)" in lines((await reconciler.look(wanted))[0])
+            assert (await reconciler.round(wanted, "a client went")).problems == ()
+            assert lines((await reconciler.look(wanted))[0]) == []
+            shown = await ip(box, "edge", "ip", "-4", "addr", "show", "dev", "uplink")
+            assert ("noprefixroute" in shown, "dynamic" in shown) == (False, False)
+            assert "192.0.2.0/24 dev uplink proto kernel" in await ip(box, "edge", "ip", "route")
+
+    run(tmp_path, work)
+
+
 def test_a_supervisor_that_starts_anew_finds_everything_and_changes_nothing(tmp_path: Path) -> None:
     async def work(box: Box, _reconciler: Reconciler) -> None:
         pinned = tmp_path / "netns"
