@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from appliance.config import Config
+from appliance.config import Config, Isolation
 from appliance.contracts.access import Access, Rights
 from appliance.contracts.service import Leg
 from appliance.errors import ApplianceError
@@ -86,6 +86,13 @@ class Credential(Declared, frozen=True):
     path: str
 
 
+class Opened(Declared, frozen=True):
+    """A file that systemd opens for a unit, read-only, and hands over as descriptor `name` (sd_listen_fds(3))."""
+
+    name: str
+    path: str
+
+
 class UnitSpec(Declared, frozen=True):
     """A process of an instance. An empty `name` is its main unit.
 
@@ -93,6 +100,7 @@ class UnitSpec(Declared, frozen=True):
     `capabilities` are what the process keeps (and all it can ever have). In command lines `%` and `$` mean what they
     mean to systemd (systemd.service(5)). A directory in `writable` is made for the unit's user and goes with the unit
     where it is below /run; the instance's own directory there is made sticky instead, and others are made for root.
+    Of several processes one that `leads` is asked alone to stop, and ends the others itself.
     """
 
     exec: tuple[str, ...]
@@ -107,9 +115,11 @@ class UnitSpec(Declared, frozen=True):
     environment: tuple[str, ...] = ()
     state_directory: bool = False
     devices: tuple[str, ...] = ()
+    opens: tuple[Opened, ...] = ()
     writable: tuple[str, ...] = ()
     private_users: bool = False
     stop_s: int = 10
+    leads: bool = False
     sandbox: bool = True
 
 
@@ -164,6 +174,9 @@ class Instance(Declared, frozen=True):
     `slot` is its host number in every inner network, unique over all components. Exactly one instance has the uplink
     leg: it is the gateway of the others. `notes` are what a person should know about it under this configuration.
     Where other machines list its key (`known_outside`), the next one is made ahead and told to it.
+
+    One whose `isolation` allows a virtual machine has one leg, one unit of our own and no files beside its service
+    document: that is what goes into the guest. Its namespace is then between the guest and everybody else.
     """
 
     name: str
@@ -180,6 +193,7 @@ class Instance(Declared, frozen=True):
     resources: Resources = Resources()
     settings: msgspec.Struct | None = None
     isolated: bool = False
+    isolation: Isolation = "namespace"
     known_outside: bool = False
     notes: tuple[str, ...] = ()
 
@@ -258,7 +272,18 @@ def inner_network(config: Config, network: NetworkName) -> tuple[ipaddress.IPv4N
     """Return the IPv4 /20 and the IPv6 /64 of an inner network: the DMZ is the first of each, the cluster the
     second.
     """
-    index = {"dmz": 0, "cluster": 1}[network]
+    return _subnet(config, {"dmz": 0, "cluster": 1}[network])
+
+
+def cable_network(config: Config) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
+    """Return the networks of the cable between a virtual machine and its namespace, the third of each.
+
+    All such cables are alike, since nobody else ever sees their addresses.
+    """
+    return _subnet(config, 2)
+
+
+def _subnet(config: Config, index: int) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
     four = list(ipaddress.IPv4Network(config.network.inner4).subnets(new_prefix=20))[index]
     base = ipaddress.IPv6Network(config.network.inner6)
     six = ipaddress.IPv6Network((int(base.network_address) + (index << 64), 64))

@@ -89,10 +89,15 @@ class Network(_Section, frozen=True):
     inner6: str = "fd9c:156::/48"
 
 
+Isolation = Literal["auto", "vm", "namespace"]
+"""What a component runs in: a virtual machine or a network namespace; `auto` is the first where KVM works."""
+
+
 class Arsrv(_Section, frozen=True):
     """The integration servers; `egress_ports` are the TCP ports that deliveries may use on any outside host."""
 
     count: Annotated[int, Meta(ge=1, le=200)] = 2
+    isolation: Isolation = "auto"
     egress_ports: tuple[TcpPort, ...] = (80, 443)
 
 

@@ -102,6 +102,15 @@ class Veth(Interface, frozen=True, kw_only=True):
     mtu: int = MTU
 
 
+class Tap(Interface, frozen=True, kw_only=True):
+    """A TAP device inside `namespace`: the cable to a virtual machine, whose emulator runs in there, too.
+
+    It stays when the emulator ends, so that what it has (addresses, rules) does not come and go with the guest.
+    """
+
+    addresses: tuple[str, ...]
+
+
 class Nic(Interface, frozen=True, kw_only=True):
     """A physical interface that is moved into `namespace` and renamed to `name` there; `match` is its name on the host.
 
@@ -292,6 +301,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     bonds: tuple[Bond, ...] = ()
     vlans: tuple[Vlan, ...] = ()
     veths: tuple[Veth, ...] = ()
+    taps: tuple[Tap, ...] = ()
     wireguards: tuple[WireGuard, ...] = ()
     strays: tuple[Stray, ...] = ()
     routes: tuple[Route, ...] = ()

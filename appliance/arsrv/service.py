@@ -49,8 +49,8 @@ async def _listen(hooks: Hooks, context: ServiceContext, port: int) -> AsyncIter
     server = web.AppRunner(hooks.application(), access_log=None, shutdown_timeout=DRAIN_S)
     await server.setup()
     try:
-        leg = context.legs["cluster"]
-        for host in (leg.v4, leg.v6):
+        own = context.own("cluster")
+        for host in (own.v4, own.v6):
             await web.TCPSite(server, host, port, backlog=1024).start()
         yield
     finally:

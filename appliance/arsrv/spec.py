@@ -33,6 +33,7 @@ def _instance(config: Config, number: int) -> Instance:
         slot=FIRST_SLOT + number,
         legs=("cluster",),
         isolated=True,
+        isolation=config.arsrv.isolation,
         units=(UnitSpec(exec=(PYTHON, "-m", "appliance.arsrv.service"), watchdog_s=20),),
         ports=(HOOKS,),
         peers=(

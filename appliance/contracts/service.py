@@ -33,7 +33,8 @@ class Leg(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who this process is, where the queue is, and the settings its component's `spec.py` gave it.
 
-    `next_key` is the public key that it will have one day, where other machines should list it before.
+    `next_key` is the public key that it will have one day, where other machines should list it before. `legs` are the
+    addresses at which the others find it; `behind` are those of the machine it runs in, where that is a virtual one.
     """
 
     instance: str
@@ -45,8 +46,13 @@ class ServiceContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     public_key: str
     next_key: str = ""
     legs: dict[str, Leg]
+    behind: Leg | None = None
     version: int = 1
     settings: msgspec.Raw = msgspec.Raw(b"{}")
+
+    def own(self, network: str) -> Leg:
+        """Return the addresses to listen on for who comes by the leg on `network`."""
+        return self.behind or self.legs[network]
 
     def parse_settings(self, kind: type[T]) -> T:
         """Return the component's settings as `kind`; raise InvalidInput where they do not fit."""

@@ -1,4 +1,4 @@
-"""Makes namespaces, bridges, legs, NICs, WireGuard interfaces and routes true in the kernel. Each step may be repeated.
+"""Makes namespaces, bridges, legs, taps, NICs, WireGuard interfaces and routes true in the kernel, as often as needed.
 
 Everything here runs in the helper thread of `Namespaces`.
 """
@@ -25,6 +25,7 @@ from appliance.topology import (
     Noun,
     Route,
     Stray,
+    Tap,
     Veth,
     Vlan,
     WireGuard,
@@ -69,6 +70,8 @@ class Netlink:
                     self._bridge(noun)
                 case Veth():
                     self._veth(noun)
+                case Tap():
+                    self._tap(noun)
                 case Nic():
                     self._nic(noun)
                 case Bond():
@@ -93,7 +96,7 @@ class Netlink:
                     self._namespaces.remove(noun.name)
                 case Bridge():
                     self._remove(HOST, noun.found_as or noun.name)
-                case Veth() | WireGuard() | Bond() | Vlan():
+                case Veth() | Tap() | WireGuard() | Bond() | Vlan():
                     self._remove(noun.namespace, noun.found_as or noun.name)
                 case Stray():
                     self._stray(noun)
@@ -185,6 +188,20 @@ class Netlink:
             others = see(self._namespaces, HOST).links.values()
             outer = next((other for other in others if other.alias == OURS and _paired(other, inner)), None)
         return outer, inner
+
+    def _tap(self, tap: Tap) -> None:
+        inside = self._sockets.of(tap.namespace)
+        there = link(inside, tap.name)
+        if there is not None and there.kind != "tun":
+            _delete(inside, there)
+            there = None
+        if there is None:
+            # Made by an ioctl of this thread (Linux, Documentation/networking/tuntap.rst), where the thread is.
+            with self._namespaces.inside(tap.namespace):
+                inside.link("add", ifname=tap.name, kind="tuntap", mode="tap")
+        index = _there(inside, tap.name).index
+        inside.link("set", index=index, ifalias=OURS, state="up")
+        self._address(tap.namespace, index, tap.addresses)
 
     def _nic(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)

@@ -26,6 +26,7 @@ from appliance.topology import (
     Route,
     Ruleset,
     Stray,
+    Tap,
     Veth,
     Vlan,
     WireGuard,
@@ -34,7 +35,9 @@ from appliance.topology import (
 CARD_KINDS = ("", "veth", "macvlan", "ipvlan")
 """A card of hardware has no kind; a container's cards are the others."""
 
-STRAY_KINDS = ("veth", "dummy", "bridge", "bond", "vlan", "macvlan", "ipvlan", "vxlan", "ifb", "vrf", "wireguard")
+STRAY_KINDS = (
+    *("veth", "dummy", "bridge", "bond", "vlan", "macvlan", "ipvlan", "vxlan", "ifb", "vrf", "wireguard", "tun"),
+)
 """What somebody may have made in a namespace; the kernel makes tunnels there by itself."""
 
 LINK_LOCAL = "fe80:"
@@ -80,6 +83,7 @@ class Observer:
             namespaces=tuple(self._namespace(hints.get(name, Namespace(name=name))) for name in names),
             bridges=tuple(_bridges(self._seen[HOST])),
             veths=tuple(_veths(self._seen, wanted)),
+            taps=tuple(tap for name in inner for tap in _taps(name, self._seen[name], wanted)),
             nics=tuple(nic for name in inner for nic in _nics(name, self._seen[name], wanted)),
             bonds=tuple(bond for name in inner for bond in _bonds(name, self._seen[name], wanted)),
             vlans=tuple(vlan for name in inner for vlan in _vlans(name, self._seen[name], wanted)),
@@ -183,7 +187,7 @@ def _bridge_name(link: Link) -> str:
 
 
 def _strays(seen: dict[str, Seen]) -> Iterator[Stray]:
-    """Yield the links in our namespaces that are no leg, no moved NIC and no tunnel of ours, and foreign ports of our
+    """Yield the links in our namespaces that are no leg, tap, moved NIC or tunnel of ours, and foreign ports of our
     bridges.
     """
     host = {link.index: link for link in seen[HOST].links.values()}
@@ -300,6 +304,15 @@ def _veths(seen: dict[str, Seen], wanted: Machine) -> Iterator[Veth]:
                 mtu=link.mtu if hint is not None and link.mtu != hint.mtu else outer.mtu,
                 addresses=_in_order(inside.addresses.get(link.index, set()), hint.addresses if hint else ()),
             )
+
+
+def _taps(name: str, seen: Seen, wanted: Machine) -> Iterator[Tap]:
+    hints = {tap.key: tap for tap in wanted.taps}
+    for link in seen.links.values():
+        if link.kind == "tun" and link.alias == OURS:
+            hint = hints.get(f"{name}/{link.name}")
+            found = _in_order(seen.addresses.get(link.index, set()), hint.addresses if hint else ())
+            yield Tap(namespace=name, name=link.name, up=link.up, addresses=found)
 
 
 def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:

@@ -19,7 +19,9 @@ from appliance.config import Config
 from appliance.contracts.access import Access, Rights
 from appliance.contracts.letters import EVERY_ADDRESS
 from appliance.contracts.service import Leg, ServiceContext
+from appliance.host.guest import EMULATOR_MB
 from appliance.hwprofile import Budget
+from appliance.supervisor import guest
 from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
 from appliance.supervisor.keys import next_name
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
@@ -66,7 +68,9 @@ _UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration does not say: the uplink's cards and lease, keys made here, hardware."""
+    """What the configuration does not say: the uplink's cards and lease, keys made here, hardware, and which instances
+    are virtual machines (`guests`) on what ground.
+    """
 
     uplink_nics: tuple[str, ...] = ()
     uplink_v4: tuple[str, ...] = ()
@@ -74,6 +78,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     resolvers: tuple[str, ...] = ()
     public_keys: Mapping[str, str]
     budget: Budget | None = None
+    guests: frozenset[str] = frozenset()
+    ground: guest.Ground = guest.Ground()
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,20 +107,23 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
     units: list[Unit] = []
     for each in placed:
         rendered = tuple(renders[each.component](site, each))
+        if each.instance.isolation != "namespace":
+            guest.expect_fit(each.instance, rendered)
         files += _files(site, each, rendered, facts)
-        units += _units(each, rendered, facts.budget)
+        units += _units(each, rendered, facts)
     carriers = links(config.network.uplink, gateway(placed).instance.name, facts.uplink_nics)
     machine = Machine(
         bridges=tuple(Bridge(name=network) for network in NETWORKS),
-        namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each) for each in placed)),
+        namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each, facts) for each in placed)),
         nics=carriers.nics,
         bonds=carriers.bonds,
         vlans=carriers.vlans,
         veths=tuple(veth for each in placed for veth in _veths(config, each)),
+        taps=tuple(guest.tap(config, each.instance) for each in placed if each.instance.name in facts.guests),
         wireguards=tuple(wireguard for each in placed for wireguard in _wireguards(each)),
         routes=tuple(_routes(config, placed)),
         flows=flows,
-        rulesets=rulesets(config, placed, flows),
+        rulesets=rulesets(config, placed, flows, facts.guests),
         directories=tuple(directory for each in placed for directory in _directories(each.instance)),
         files=tuple(files),
         units=tuple(units),
@@ -150,8 +159,9 @@ def _access(placed: tuple[Placed, ...], facts: Facts) -> tuple[Access, ...]:
     return (*entries, Access(name=SUPERVISOR, public_key=facts.public_keys[SUPERVISOR], rights=SUPERVISOR_RIGHTS))
 
 
-def _namespace(placed: Placed) -> Namespace:
-    routes = placed.instance.is_gateway or placed.instance.wireguard is not None
+def _namespace(placed: Placed, facts: Facts) -> Namespace:
+    instance = placed.instance
+    routes = instance.is_gateway or instance.wireguard is not None or instance.name in facts.guests
     sysctls = _INNER_SYSCTLS + (_UPLINK_SYSCTLS if placed.instance.is_gateway else ())
     return Namespace(name=placed.instance.name, forwarding=routes, sysctls=sysctls)
 
@@ -220,6 +230,8 @@ def _files(site: Site, placed: Placed, rendered: Iterable[RenderedFile], facts: 
     yield File(path=f"{directory}/resolv.conf", content=_resolv_conf(site.placed))
     for file in rendered:
         yield File(path=f"{directory}/{file.name}", content=file.content, mode=file.mode, check=file.check)
+    if placed.instance.name in facts.guests:
+        yield from guest.files(placed, site.config, facts.ground, facts.budget)
 
 
 def _service_document(site: Site, placed: Placed, facts: Facts) -> str:
@@ -235,6 +247,7 @@ def _service_document(site: Site, placed: Placed, facts: Facts) -> str:
         public_key=facts.public_keys[placed.instance.name],
         next_key=facts.public_keys[next_name(placed.instance.name)] if placed.instance.known_outside else "",
         legs=dict(placed.legs.items()),
+        behind=guest.ends(site.config).guest if placed.instance.name in facts.guests else None,
         settings=msgspec.Raw(b"{}" if settings is None else msgspec.json.encode(settings)),
     )
     return msgspec.json.format(msgspec.json.encode(context)).decode() + "\n"
@@ -246,14 +259,21 @@ def _resolv_conf(placed: Iterable[Placed]) -> str:
     return "\n".join([*lines, "options timeout:2 attempts:2", ""])
 
 
-def _units(placed: Placed, rendered: tuple[RenderedFile, ...], budget: Budget | None) -> Iterable[Unit]:
+def _units(placed: Placed, rendered: tuple[RenderedFile, ...], facts: Facts) -> Iterable[Unit]:
     instance = placed.instance
+    is_guest = instance.name in facts.guests
+    emulator_mb = EMULATOR_MB if is_guest else 0
     yield Unit(
         name=slice_name(instance.name),
-        text=slice_text(placed.component, instance.name, instance.resources, budget),
+        text=slice_text(placed.component, instance.name, instance.resources, facts.budget, emulator_mb),
         component=placed.component,
         instance=instance.name,
     )
+    if is_guest:
+        keeper = _service(placed, guest.unit(instance, facts.ground), rendered)
+        restarts = (*keeper.restart_on, *guest.restarts(instance.name))
+        yield msgspec.structs.replace(keeper, restart_on=restarts)
+        return
     for unit in instance.units:
         yield _service(placed, unit, rendered)
 

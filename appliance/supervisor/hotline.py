@@ -5,6 +5,7 @@ It mends itself for ever.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
@@ -13,6 +14,7 @@ import msgspec
 
 from appliance.contracts.letters import CALLS
 from appliance.contracts.machine import Confirmation, MachineStatus, Repair
+from appliance.contracts.member import Ping, Pong
 from appliance.contracts.order import Health
 from appliance.contracts.user import Done, PairingAttempt
 from appliance.errors import ApplianceError, Unavailable
@@ -21,6 +23,7 @@ from appliance.queue.client import Connection, QueueClient, Request
 log = logging.getLogger(__name__)
 
 TELL_EVERY_S = 5.0
+PING_S = 1.0
 AGAIN_S = 2.0
 MOST_UNTOLD = 64
 RELAY_S = 3600.0
@@ -78,6 +81,16 @@ class Hotline:
         if self._client is None or not self._client.connected:
             raise Unavailable("The supervisor is not connected to the queue.")
         return await self._client.call(call, request, reply, deadline_s=RELAY_S)
+
+    async def answers(self, instance: str) -> bool:
+        """Return whether an instance answers an application-level ping now; without the queue nobody does."""
+        if self._client is None or not self._client.connected:
+            return False
+        try:
+            await self._client.call(f"{instance}.ping", Ping(sent_at=time.time()), Pong, deadline_s=PING_S)
+        except ApplianceError:
+            return False
+        return True
 
     async def _tell(self, client: QueueClient) -> NoReturn:
         while True:

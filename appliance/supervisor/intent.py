@@ -3,9 +3,11 @@ should be.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
-from appliance.component import ComponentSpec, Placed
+from appliance.component import RUN, ComponentSpec, Placed
 from appliance.config import Config
 from appliance.errors import NotFound, Problem, Unavailable
 from appliance.host.box import Box
@@ -13,6 +15,7 @@ from appliance.hwprofile import HardwareProfile
 from appliance.queue.keys import Keys
 from appliance.supervisor import cards, uplink
 from appliance.supervisor.desired import SUPERVISOR, Desired, Facts, broker, desired
+from appliance.supervisor.guests import Guests
 from appliance.supervisor.keys import KeyStore, next_name
 from appliance.supervisor.place import gateway, place
 from appliance.supervisor.registry import specs
@@ -22,10 +25,17 @@ from appliance.supervisor.unit_text import run_directory
 class Intent:
     """Remembers what it found on the way: the keys, the cards and the uplink's addresses, what a person should know."""
 
-    def __init__(self, box: Box, keys: KeyStore, profile: HardwareProfile | None) -> None:
+    def __init__(
+        self,
+        box: Box,
+        keys: KeyStore,
+        profile: HardwareProfile | None,
+        answers: Callable[[str], Coroutine[Any, Any, bool]],
+    ) -> None:
         self._box = box
         self._profile = profile
         self._store = keys
+        self.guests = Guests(box, answers, Path(RUN) / "kvm.json")
         self._queue = ""
         self._declared: tuple[Config, tuple[ComponentSpec, ...], tuple[Placed, ...]] | None = None
         self._formed: tuple[Config, Facts, Desired] | None = None
@@ -47,7 +57,8 @@ class Intent:
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
         self.uplink = await self._box.addresses(way_out)
         declared_notes = (note for spec in declared for instance in spec.instances for note in instance.notes)
-        self.notes = tuple(declared_notes)
+        machines = await self.guests.choose(placed)
+        self.notes = (*declared_notes, *self.guests.notes)
         self._queue = broker(placed).instance.name
         self.keys = await asyncio.to_thread(self._make_keys, declared, self._queue)
         four, six = uplink.by_family(self.uplink)
@@ -57,6 +68,8 @@ class Intent:
             uplink_v6=six,
             resolvers=told.resolvers,
             budget=None if self._profile is None else self._profile.budget,
+            guests=machines,
+            ground=self.guests.ground,
             public_keys={name: pair.public for name, pair in self.keys.items()},
         )
         # Declarations follow from the configuration alone: what was formed from the same stays.

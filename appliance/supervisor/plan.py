@@ -30,10 +30,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.action} {self.kind} {self.name}" + (f" ({self.why})" if self.why else "")
 
 
-_MAKE = ("namespace", "ruleset", "bridge", "nic", "bond", "vlan", "veth", "wireguard", "route", "directory", "file")
+_MAKE = (
+    *("namespace", "ruleset", "bridge", "nic", "bond", "vlan", "veth", "tap", "wireguard", "route"),
+    *("directory", "file"),
+)
 """A namespace has its ruleset before its first link, so that nothing is ever open."""
 
-_REMOVE = ("route", "stray", "vlan", "bond", "wireguard", "veth", "nic", "bridge", "namespace")
+_REMOVE = ("route", "stray", "vlan", "bond", "wireguard", "tap", "veth", "nic", "bridge", "namespace")
 """Rulesets and files are not removed by themselves: a ruleset goes with its namespace, a file harms nobody."""
 
 _CARRIERS = ("nic", "bond", "vlan")

@@ -1,18 +1,21 @@
 """The nftables ruleset of each namespace, written from the table of flows (nft(8)).
 
 Default is to drop, in every direction. What every network needs comes first (answers, loopback, neighbour discovery);
-the gateway also gets forwarding, translation, and DHCP where its uplink has that. Addresses that may do the same thing
+the gateway also gets forwarding, translation, and DHCP where its uplink has that; before a virtual machine all of it is
+forwarding. Addresses that may do the same thing
 share one set.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
 from appliance.component import Placed
 from appliance.config import Config
 from appliance.supervisor.flows import path
+from appliance.supervisor.guest import TAP, ends
+from appliance.supervisor.guest import mac as guest_mac
 from appliance.supervisor.place import found_on, home
 from appliance.topology import HOST, FlowRule, Ruleset
 
@@ -70,8 +73,10 @@ class Who(msgspec.Struct, frozen=True):
     v6: str
 
 
-def rulesets(config: Config, placed: tuple[Placed, ...], flows: Iterable[FlowRule]) -> tuple[Ruleset, ...]:
-    """Return the ruleset of every instance's namespace and of the host."""
+def rulesets(
+    config: Config, placed: tuple[Placed, ...], flows: Iterable[FlowRule], guests: Collection[str] = ()
+) -> tuple[Ruleset, ...]:
+    """Return the ruleset of every instance's namespace and of the host; `guests` are virtual machines behind theirs."""
     by_name = {each.instance.name: each for each in placed}
     flows = tuple(flows)
     texts = [
@@ -80,13 +85,18 @@ def rulesets(config: Config, placed: tuple[Placed, ...], flows: Iterable[FlowRul
     for each in placed:
         name = each.instance.name
         mine = [flow for flow in flows if each.instance.is_gateway or name in (flow.source, flow.target)]
-        texts.append(Ruleset(namespace=name, text=_of_instance(config, each, by_name, mine)))
+        text = _of_instance(config, each, by_name, mine, is_guest=name in guests)
+        texts.append(Ruleset(namespace=name, text=text))
     return tuple(texts)
 
 
-def _of_instance(config: Config, me: Placed, placed: Mapping[str, Placed], flows: list[FlowRule]) -> str:
+def _of_instance(
+    config: Config, me: Placed, placed: Mapping[str, Placed], flows: list[FlowRule], *, is_guest: bool
+) -> str:
     outside = Who(f"!= {config.network.inner4}", f"!= {config.network.inner6}")
     rules = [rule for flow in flows for rule in _rules(me, placed, flow, outside)]
+    if is_guest:
+        return _of_guest(config, me, _written(rules, "input"), _written(rules, "output"))
     chains = {
         "input": (*_INPUT, *_written(rules, "input")),
         "output": (*_OUTPUT, *_written(rules, "output")),
@@ -111,6 +121,41 @@ def _of_instance(config: Config, me: Placed, placed: Mapping[str, Placed], flows
         chains["input"] += tuple(f'iifname "{tunnel}" {icmp} type echo-request accept' for icmp in ("icmp", "icmpv6"))
         chains["forward"] += tuple(f'iifname "{tunnel}" {rule}' for rule in _written(rules, "output"))
         translation["postrouting"] = (f'iifname "{tunnel}" oifname != "{tunnel}" masquerade',)
+    return _table(chains, translation)
+
+
+def _of_guest(config: Config, me: Placed, inwards: Iterable[str], outwards: Iterable[str]) -> str:
+    """Return the ruleset between a guest and the others: what the instance may hear and say passes through.
+
+    The guest's end of the cable is its own, so what comes out of it with another address than the one it was given
+    goes nowhere; nothing at all may speak to the namespace itself.
+    """
+    address = ends(config).guest
+    own = f'iifname "{TAP}"'
+    chains = {
+        "input": (f"{_ND} ip6 hoplimit 255 accept",),
+        "output": (f"{_ND} ip6 hoplimit 255 accept", "icmpv6 type mld2-listener-report accept"),
+        "forward": (
+            f"{own} ether saddr != {guest_mac(me.instance.slot)} drop",
+            f"{own} ip saddr != {address.v4} drop",
+            f"{own} ip6 saddr != {address.v6} drop",
+            *_FORWARD,
+            *(f'oifname "{TAP}" ct status dnat {rule}' for rule in inwards),
+            *(f"{own} {rule}" for rule in outwards),
+        ),
+    }
+    arrives = f'iifname "{home(me)}" {_OWN}'
+    translation = {
+        "prerouting": tuple(
+            line
+            for port in me.instance.ports
+            for line in (
+                f"meta nfproto ipv4 {arrives} {port.protocol} dport {port.number} dnat ip to {address.v4}",
+                f"meta nfproto ipv6 {arrives} {port.protocol} dport {port.number} dnat ip6 to {address.v6}",
+            )
+        ),
+        "postrouting": (f'{own} oifname != "{TAP}" masquerade',),
+    }
     return _table(chains, translation)
 
 

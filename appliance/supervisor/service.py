@@ -54,6 +54,8 @@ from appliance.topology import Machine, Observed
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
+MOVE_EVERY_S = 1.0
+"""How often it is looked whether the next server may move."""
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 15.0
 MOST_REPAIRS = 10
@@ -79,12 +81,12 @@ class Supervisor:
         self._probation = Probation(Path(STATE), ConfigFile(Path(STATE)))
         self._probation.take_over()
         self._box = Box(self._wake, unit_mark=MARK)
-        self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"), self._profile)
+        self._hotline = Hotline(self._status, self._pair, self._heard, self._confirm, self._revert)
+        self._intent = Intent(self._box, KeyStore(Path(STATE) / "keys"), self._profile, self._hotline.answers)
         self._reconciler = Reconciler(self._box)
         self._gauges = Gauges()
         self._boot = BootRecord(Path(RUN) / "boot.json", time.monotonic())
         self._desk = PairingDesk(opened=not PAIRED.exists())
-        self._hotline = Hotline(self._status, self._pair, self._heard, self._confirm, self._revert)
         self._turn = asyncio.Lock()
         self._in_force = self._probation.read()
         self._desired: Desired | None = None
@@ -132,7 +134,8 @@ class Supervisor:
             self._tell_systemd()
             await asyncio.sleep(pace.rest_s(time.monotonic(), worked_s))
             retry_s = min(LONGEST_RETRY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
-            cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
+            rest_s = MOVE_EVERY_S if self._intent.guests.moving else LOOK_EVERY_S
+            cause = await self._wake.wait(retry_s if self._problem else rest_s)
 
     def _tell_systemd(self) -> None:
         """Once ready always ready; said again only in other words, since systemd passes every word on to everybody."""

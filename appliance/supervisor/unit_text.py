@@ -28,6 +28,12 @@ _SANDBOX = (
 )
 
 
+_GUEST_ORDER = ("DefaultDependencies=no",)
+"""A guest starts nothing that its one component does not need, so the usual order of a boot is not there."""
+
+SERVICE_DOCUMENT = "service.json"
+
+
 def unit_name(instance: str, unit: str = "") -> str:
     """Return the name of an instance's main unit, or of its further unit `unit`."""
     return f"alpha-ren-{instance}-{unit}.service" if unit else f"alpha-ren-{instance}.service"
@@ -48,27 +54,75 @@ def secret_path(name: str) -> str:
     return f"{STATE}/keys/{name}.secret"
 
 
-def slice_text(component: str, instance: str, resources: Resources, budget: Budget | None) -> str:
-    """Return the slice: what all units of the instance may use together, on hardware with this budget."""
-    memory_mb, cpus = resources.memory_mb, ""
-    if budget is not None:
-        computes = resources.work == "compute"
-        cpus = budget.arsrv_cpus if computes else budget.network_cpus
-        memory_mb = budget.arsrv_memory_mb if computes else memory_mb
+def memory_mb(resources: Resources, budget: Budget | None) -> int:
+    """Return how much memory an instance has on hardware with this budget."""
+    return budget.arsrv_memory_mb if budget is not None and resources.work == "compute" else resources.memory_mb
+
+
+def cpus(resources: Resources, budget: Budget | None) -> str:
+    """Return the processors of an instance on hardware with this budget, empty for all of them."""
+    if budget is None:
+        return ""
+    return budget.arsrv_cpus if resources.work == "compute" else budget.network_cpus
+
+
+def slice_text(
+    component: str, instance: str, resources: Resources, budget: Budget | None, emulator_mb: int = 0
+) -> str:
+    """Return the slice: what all units of the instance may use together, `emulator_mb` on top of its own memory."""
+    allowed = cpus(resources, budget)
     limits = [
-        f"MemoryMax={memory_mb}M",
+        f"MemoryMax={memory_mb(resources, budget) + emulator_mb}M",
         "MemorySwapMax=0",
         f"TasksMax={resources.tasks}",
         f"CPUWeight={resources.cpu_weight}",
     ]
     return _written(
         ("Unit", [f"Description=ALPHA-REN {instance} ({component}), all of it"]),
-        ("Slice", [*limits, *([f"AllowedCPUs={cpus}"] if cpus else [])]),
+        ("Slice", [*limits, *([f"AllowedCPUs={allowed}"] if allowed else [])]),
     )
 
 
 def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
     """Return the service unit of one process. `%` and `$` in its command lines mean what they mean to systemd."""
+    lines = [
+        *_process(instance, unit),
+        f"Slice={slice_name(instance.name)}",
+        f"NetworkNamespacePath=/run/netns/{instance.name}",
+        f"BindReadOnlyPaths={run_directory(instance.name)}/resolv.conf:/etc/resolv.conf",
+        _environment(f"{run_directory(instance.name)}/service.json"),
+    ]
+    lines += [f"LoadCredential={each.name}:{each.path}" for each in credentials(instance.name, unit)]
+    lines += [f"OpenFile={each.path}:{each.name}:read-only" for each in unit.opens]
+    if unit.state_directory:
+        lines += [f"StateDirectory=alpha-ren-{instance.name}", "StateDirectoryMode=0700"]
+    lines += _writable(instance.name, unit.writable)
+    lines += _privileges(unit)
+    return _written(("Unit", _head(component, instance, unit)), ("Service", lines))
+
+
+def guest_text(component: str, instance: Instance, unit: UnitSpec) -> str:
+    """Return the service unit of the same process inside a virtual machine of its own.
+
+    The machine is what its slice and namespace are elsewhere, and has all its files as credentials.
+    """
+    names = (SERVICE_DOCUMENT, *(each.name for each in credentials(instance.name, unit)))
+    lines = [
+        *_process(instance, unit),
+        _environment(f"%d/{SERVICE_DOCUMENT}"),
+        *(f"LoadCredential={name}" for name in names),
+        *_privileges(unit),
+    ]
+    head = [*_head(component, instance, unit), *_GUEST_ORDER]
+    return _written(("Unit", head), ("Service", lines))
+
+
+def _head(component: str, instance: Instance, unit: UnitSpec) -> list[str]:
+    return [f"Description=ALPHA-REN {instance.name} ({component}) {unit.name}".rstrip(), "StartLimitIntervalSec=0"]
+
+
+def _process(instance: Instance, unit: UnitSpec) -> list[str]:
+    """Return what a process is wherever it runs: its commands, its life, its name in the journal, its open files."""
     name = unit_name(instance.name, unit.name)
     lines = [f"Type={unit.kind}"]
     lines += [f"ExecStartPre={_command(command)}" for command in unit.before]
@@ -77,21 +131,14 @@ def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
         lines.append(f"ExecReload={_command(unit.reload)}")
     lines += _life(unit)
     lines += [
-        f"Slice={slice_name(instance.name)}",
         f"LimitNOFILE={instance.resources.open_files}",
         f"SyslogIdentifier={name.removesuffix('.service')}",
-        f"NetworkNamespacePath=/run/netns/{instance.name}",
-        f"BindReadOnlyPaths={run_directory(instance.name)}/resolv.conf:/etc/resolv.conf",
-        f"Environment={SERVICE_FILE}={run_directory(instance.name)}/service.json LANG=C.UTF-8 PYTHONUNBUFFERED=1",
     ]
-    lines += [f"Environment={_quoted(setting)}" for setting in unit.environment]
-    lines += [f"LoadCredential={each.name}:{each.path}" for each in credentials(instance.name, unit)]
-    if unit.state_directory:
-        lines += [f"StateDirectory=alpha-ren-{instance.name}", "StateDirectoryMode=0700"]
-    lines += _writable(instance.name, unit.writable)
-    lines += _privileges(unit)
-    head = [f"Description=ALPHA-REN {instance.name} ({component}) {unit.name}".rstrip(), "StartLimitIntervalSec=0"]
-    return _written(("Unit", head), ("Service", lines))
+    return [*lines, *(f"Environment={_quoted(setting)}" for setting in unit.environment)]
+
+
+def _environment(document: str) -> str:
+    return f"Environment={SERVICE_FILE}={document} LANG=C.UTF-8 PYTHONUNBUFFERED=1"
 
 
 def credentials(instance: str, unit: UnitSpec) -> tuple[Credential, ...]:
@@ -110,7 +157,7 @@ def credentials(instance: str, unit: UnitSpec) -> tuple[Credential, ...]:
 
 def _life(unit: UnitSpec) -> list[str]:
     # A slow machine under load (emulated, nested) takes minutes; a start that is cut short begins at nothing again.
-    lines = ["TimeoutStartSec=300", f"TimeoutStopSec={unit.stop_s}"]
+    lines = ["TimeoutStartSec=300", f"TimeoutStopSec={unit.stop_s}", *(["KillMode=mixed"] if unit.leads else [])]
     if unit.kind == "oneshot":
         return [*lines, "RemainAfterExit=yes", "Restart=on-failure", "RestartSec=1s"]
     if unit.watchdog_s:

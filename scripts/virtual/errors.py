@@ -3,13 +3,6 @@
 from appliance.errors import ApplianceError
 
 
-class EmulatorMissing(ApplianceError):
-    """QEMU or its UEFI firmware is not installed."""
-
-    code = "emulator-missing"
-    hint = "Install qemu-system-x86, qemu-utils and ovmf, or let `scripts/bootstrap` do it."
-
-
 class ImageMissing(ApplianceError):
     """There is no finished image to boot."""
 

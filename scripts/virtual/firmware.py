@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from scripts.virtual.errors import EmulatorMissing, ToolFailed
+from appliance.host.accelerator import EmulatorMissing
+from scripts.virtual.errors import ToolFailed
 
 # Where Debian's package `ovmf` puts the build that keeps its variables behind SMM, as Secure Boot needs.
 _CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd")

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 from qemu.qmp import EventListener, Message, QMPClient, QMPError
 
+from appliance.host.accelerator import EMULATOR, MACHINE_TYPE, Accelerator, EmulatorMissing
 from scripts.virtual import ports
-from scripts.virtual.accelerator import EMULATOR, MACHINE_TYPE, Accelerator
-from scripts.virtual.errors import EmulatorMissing, MachineFailed, PortTaken
+from scripts.virtual.errors import MachineFailed, PortTaken
 from scripts.virtual.firmware import Firmware
 from scripts.virtual.ports import Forwards
 from scripts.virtual.serial import SerialLine

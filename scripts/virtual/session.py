@@ -11,8 +11,9 @@ from typing import TextIO, TypeVar
 
 import msgspec
 
-from scripts.virtual import accelerator, image, terminal
-from scripts.virtual.accelerator import Accelerator
+from appliance.host import accelerator
+from appliance.host.accelerator import Accelerator
+from scripts.virtual import image, terminal
 from scripts.virtual.errors import MachineFailed, NotReady
 from scripts.virtual.firmware import Firmware
 from scripts.virtual.machine import Ending, Machine, MachineSpec, reachable

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from appliance.host import accelerator
+from appliance.host.accelerator import Accelerator
 from appliance.queue.keys import Keys, generate_keys
-from scripts.virtual import accelerator, image
-from scripts.virtual.accelerator import Accelerator
+from scripts.virtual import image
 from scripts.virtual.ports import free_port
 from tests.console import PASSWORD, Answer, ConsoleClient
 from tests.vm import outside

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from scripts.virtual.accelerator import Accelerator
+from appliance.host.accelerator import Accelerator
 from scripts.virtual.errors import MachineFailed
 from scripts.virtual.firmware import Firmware
 from scripts.virtual.machine import Ending, Machine, MachineSpec, reachable

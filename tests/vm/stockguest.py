@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from appliance.host.accelerator import EMULATOR, Accelerator
 from scripts.building import inputs, mkosirun, paths, publish
-from scripts.virtual.accelerator import EMULATOR, Accelerator
 
 HERE = Path(__file__).parent / "guest"
 GUEST = paths.BUILD / "guest"

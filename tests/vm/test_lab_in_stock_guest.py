@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from appliance.host.accelerator import Accelerator
 from scripts.building import tree
-from scripts.virtual.accelerator import Accelerator
 from tests.vm import stockguest
 from tests.vm.conftest import LOGS
 

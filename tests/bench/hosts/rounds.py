@@ -24,7 +24,7 @@ async def single() -> AsyncIterator[tuple[Box, Callable[[], Awaitable[Machine]]]
     """Give the box, and a round that returns what should be."""
     async with Box(_nobody, unit_mark=MARK) as box:
         reconciler, config = Reconciler(box), ConfigFile(Path(STATE))
-        intent = Intent(box, KeyStore(Path(STATE) / "keys"), None)
+        intent = Intent(box, KeyStore(Path(STATE) / "keys"), None, _nobody_answers)
 
         async def a_round() -> Machine:
             in_force = await asyncio.to_thread(config.read)
@@ -51,3 +51,8 @@ async def profiled(box: Box, before: Callable[[], Awaitable[None]], work: Callab
 
 def _nobody(_cause: str) -> None:
     """Nobody is woken: the rounds are taken one by one."""
+
+
+async def _nobody_answers(_instance: str) -> bool:
+    """Nobody is asked: no server moves."""
+    return False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.virtual.accelerator import Accelerator
+from appliance.host.accelerator import Accelerator
 from scripts.virtual.errors import MachineFailed
 from scripts.virtual.machine import MachineSpec, command_line, reachable, running
 from scripts.virtual.ports import Forwards, choose

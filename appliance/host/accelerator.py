@@ -1,8 +1,8 @@
 """Which accelerator runs guests here: found out with a guest, never from the presence of a device.
 
 A `/dev/kvm` may exist, open and create a vCPU, and then hang or fail on the first instruction that it does not emulate.
-So a guest of 256 bytes goes the way of every x86-64 kernel (protected mode, page tables, long mode, FPU, SSE) on the
-same machine type as the appliance, and reports through QEMU's `isa-debug-exit` device.
+So a guest of 256 bytes goes the way of every x86-64 kernel (protected mode, page tables, long mode, FPU, SSE), and
+reports through QEMU's `isa-debug-exit` device.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from scripts.virtual.errors import EmulatorMissing
+from appliance.errors import ApplianceError
 
 EMULATOR = "qemu-system-x86_64"
 MACHINE_TYPE = "q35,smm=on"
@@ -70,6 +70,13 @@ f0 e90dff                   jmp   0x00                   # where the CPU begins
 """
 
 
+class EmulatorMissing(ApplianceError):
+    """QEMU, or firmware that it needs, is not installed."""
+
+    code = "emulator-missing"
+    hint = "On a workstation `scripts/bootstrap` installs QEMU; on a box this is a fault of the firmware."
+
+
 class Accelerator(enum.Enum):
     """How QEMU executes the guest."""
 
@@ -108,7 +115,12 @@ def _write_probe(folder: Path) -> Path:
     return rom
 
 
-async def run_guest(accelerator: Accelerator, emulator: str = EMULATOR, deadline_s: float = PROBE_DEADLINE_S) -> str:
+async def run_guest(
+    accelerator: Accelerator,
+    emulator: str = EMULATOR,
+    deadline_s: float = PROBE_DEADLINE_S,
+    machine: str = MACHINE_TYPE,
+) -> str:
     """Run the probe guest; return "" when it reported, otherwise one phrase that says what happened instead."""
     with tempfile.TemporaryDirectory(prefix="alpha-ren-probe-") as folder:
         rom = _write_probe(Path(folder))
@@ -117,7 +129,7 @@ async def run_guest(accelerator: Accelerator, emulator: str = EMULATOR, deadline
             process = await asyncio.create_subprocess_exec(
                 emulator,
                 *accelerator.arguments,
-                *("-machine", MACHINE_TYPE, "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"),
+                *("-machine", machine, "-m", "16", "-nodefaults", "-display", "none", "-no-reboot"),
                 *("-bios", str(rom), "-device", f"isa-debug-exit,iobase={_REPORT_PORT:#x},iosize=1"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -141,9 +153,11 @@ async def run_guest(accelerator: Accelerator, emulator: str = EMULATOR, deadline
     return lines[-1].removeprefix("qemu-system-x86_64: ")
 
 
-async def probe(emulator: str = EMULATOR, deadline_s: float = PROBE_DEADLINE_S) -> Finding:
+async def probe(
+    emulator: str = EMULATOR, deadline_s: float = PROBE_DEADLINE_S, machine: str = MACHINE_TYPE
+) -> Finding:
     """Run the guest under KVM; if it does not report within `deadline_s` seconds, the answer is TCG."""
-    trouble = await run_guest(Accelerator.KVM, emulator, deadline_s)
+    trouble = await run_guest(Accelerator.KVM, emulator, deadline_s, machine)
     if trouble:
         return Finding(Accelerator.TCG, f"KVM does not run guests here: {trouble}")
     return Finding(Accelerator.KVM, "the probe guest ran under KVM")

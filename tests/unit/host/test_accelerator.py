@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.virtual.accelerator import Accelerator, probe, probe_rom, run_guest
-from scripts.virtual.errors import EmulatorMissing
+from appliance.host.accelerator import Accelerator, EmulatorMissing, probe, probe_rom, run_guest
 
 
 def emulator(folder: Path, body: str) -> str:

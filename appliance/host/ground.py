@@ -1,0 +1,54 @@
+"""What virtual machines stand on here: what holds the image's /usr, and whether KVM runs guests."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import msgspec
+
+from appliance.errors import NOT_DECODED
+from appliance.host import accelerator
+from appliance.host.accelerator import Accelerator, EmulatorMissing, Finding
+
+log = logging.getLogger(__name__)
+
+MOUNTS = Path("/proc/self/mountinfo")
+LAID_OUT = Path("/srv/alpha-ren")
+"""Where a lab lays images of /usr, which is a directory there: the tree's, and over it the working copy's."""
+IMAGES = ("usr.erofs", "code.erofs")
+
+KVM_DEVICE = Path("/dev/kvm")
+MACHINE_TYPE = "microvm"
+
+
+def disks(mounts: Path = MOUNTS, laid_out: Path = LAID_OUT) -> tuple[str, ...]:
+    """Return what a guest's disks are, the one with /usr first; none where /usr cannot be handed to a guest."""
+    for line in mounts.read_text(encoding="utf-8").splitlines():
+        # proc_pid_mountinfo(5): fields, then after a dash the type of the file system and its device.
+        place, (kind, source) = line.split()[4], line.partition(" - ")[2].split()[:2]
+        if place == "/usr" and kind == "erofs" and source.startswith("/dev/"):
+            return (source,)
+    return tuple(str(path) for path in (laid_out / name for name in IMAGES) if path.exists())
+
+
+async def kvm(remembered: Path, device: Path = KVM_DEVICE, emulator: str = accelerator.EMULATOR) -> Finding:
+    """Return which accelerator guests get, found with a guest once for every boot: `remembered` is where, in /run."""
+    known = await asyncio.to_thread(_known, remembered, device)
+    if known is not None:
+        return known
+    try:
+        finding = await accelerator.probe(emulator, machine=MACHINE_TYPE)
+    except EmulatorMissing as error:
+        finding = Finding(Accelerator.TCG, error.message)
+    log.info("%s", finding.reason)
+    await asyncio.to_thread(remembered.write_bytes, msgspec.json.encode(finding))
+    return finding
+
+
+def _known(remembered: Path, device: Path) -> Finding | None:
+    if not device.exists():
+        return Finding(Accelerator.TCG, "this machine has no KVM")
+    try:
+        return msgspec.json.decode(remembered.read_bytes(), type=Finding)
+    except (FileNotFoundError, *NOT_DECODED):
+        return None

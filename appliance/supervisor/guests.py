@@ -1,0 +1,71 @@
+"""Decides which instances are virtual machines here, and moves them from one form to the other, one at a time."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from appliance.component import Placed
+from appliance.host import ground
+from appliance.host.accelerator import Accelerator, Finding
+from appliance.host.box import Box
+from appliance.supervisor.guest import Ground
+from appliance.supervisor.isolation import Form, chosen, forms, settled, wanted
+from appliance.topology import UnitFact
+
+
+class Guests:
+    """`answers` says whether an instance answers an application-level ping; `found` is kept for a boot, in /run."""
+
+    def __init__(self, box: Box, answers: Callable[[str], Coroutine[Any, Any, bool]], found: Path) -> None:
+        self._box = box
+        self._answers = answers
+        self._found = found
+        self.ground = Ground()
+        self.moving = False
+        """Whether an instance is still to move, which nobody tells of when its time has come."""
+        self.notes: tuple[str, ...] = ()
+
+    async def choose(self, placed: tuple[Placed, ...]) -> frozenset[str]:
+        """Return the instances that are virtual machines in this round."""
+        if all(each.instance.isolation == "namespace" for each in placed):
+            self.moving, self.notes = False, ()
+            return frozenset()
+        finding = await ground.kvm(self._found)
+        disks = await asyncio.to_thread(ground.disks)
+        self.ground = Ground(accelerator=finding.accelerator.value, disks=disks)
+        should = wanted(placed, possible=bool(disks), kvm=finding.accelerator is Accelerator.KVM)
+        facts = await self._box.units.observe()
+        is_now = forms(should, facts)
+        behind = [name for name in should if is_now.get(name, should[name]) != should[name]]
+        serving = await self._serving(placed, behind, facts) if behind else set()
+        self.moving = bool(behind)
+        self.notes = tuple(_notes(placed, disks, finding, should, behind))
+        result = chosen(placed, should, is_now, serving)
+        return frozenset(name for name, form in result.items() if form == "vm")
+
+    async def _serving(
+        self, placed: Iterable[Placed], behind: Iterable[str], facts: tuple[UnitFact, ...]
+    ) -> set[str]:
+        """Return the instances that serve, of the components of which one is to move."""
+        placed, now = tuple(placed), time.time()
+        components = {each.component for each in placed if each.instance.name in behind}
+        names = [each.instance.name for each in placed if each.component in components]
+        steady = [name for name in names if settled(name, facts, now)]
+        async with asyncio.TaskGroup() as group:
+            asked = {name: group.create_task(self._answers(name)) for name in steady}
+        return {name for name, task in asked.items() if task.result()}
+
+
+def _notes(
+    placed: Iterable[Placed], disks: tuple[str, ...], finding: Finding, should: Mapping[str, Form], behind: list[str]
+) -> Iterable[str]:
+    asked = any(each.instance.isolation == "vm" for each in placed)
+    if asked and not disks:
+        yield "Servers run in namespaces, not in virtual machines: /usr cannot be handed to a guest here."
+    elif asked and finding.accelerator is Accelerator.TCG:
+        yield f"Virtual machines are emulated and slow: {finding.reason}."
+    if behind:
+        form = {"vm": "virtual machines", "namespace": "namespaces"}[should[behind[0]]]
+        yield f"{', '.join(behind)}: moved into {form} one at a time, each once the others serve."
