@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from appliance import cli_queue, config
+from appliance import cli_guest, cli_queue, config
 from appliance.cli_text import (
     AWAY,
     DONE,
@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.set_defaults(run=_logs)
 
     cli_queue.add_commands(commands)
+    cli_guest.add_commands(commands)
 
     health = commands.add_parser("health", help="is the machine ready: exit status 0 means yes")
     health.add_argument("--wait", action="store_true", help="wait until it is")

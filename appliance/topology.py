@@ -108,6 +108,7 @@ class Tap(Interface, frozen=True, kw_only=True):
     It stays when the emulator ends, so that what it has (addresses, rules) does not come and go with the guest.
     """
 
+    mac: str
     addresses: tuple[str, ...]
 
 

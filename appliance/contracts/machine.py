@@ -12,6 +12,8 @@ or `error` and a Problem. The calls and their bodies:
 | `apply` | ConfigText | Applied; InvalidConfig and ChangePending change nothing |
 | `confirm` | Confirmation | Done: what was on trial stays |
 | `revert` | Confirmation | Reverted |
+| `guests` | - | Guests: the virtual machines, and why servers are none where they are not |
+| `guest.pause`, `guest.resume` | GuestNamed | Done |
 | `pairing.open` | - | Pairing: a person at the local console asks for a code |
 | `queue.*`, `bridge.routes` | as in appliance.contracts.letters | the queue's reply to its call of that name |
 | `queue.rotate-key` | Rotate | Rotated: the broker, or another instance, was restarted with its next key |
@@ -158,6 +160,29 @@ class MachineStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     instances: tuple[InstanceUse, ...] = ()
     repairs: tuple[Repair, ...] = ()
     pairing: Pairing | None = None
+
+
+class GuestStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A virtual machine: `away` is one whose emulator does not answer, `other` one that neither runs nor is paused."""
+
+    instance: str
+    state: Literal["running", "paused", "other", "away"]
+    accelerator: str
+    cpus: int
+    memory_mb: int
+
+
+class Guests(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The instances that are virtual machines now; `notes` say why others are none, or what still is to move."""
+
+    guests: tuple[GuestStatus, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class GuestNamed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which virtual machine is meant, by its instance."""
+
+    instance: str
 
 
 class SeedRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,7 +8,7 @@ import msgspec
 
 from appliance.errors import Unavailable
 
-Run = Literal["running", "paused", "other"]
+Run = Literal["running", "paused", "other", "away"]
 DEADLINE_S = 5.0
 
 
@@ -26,8 +26,11 @@ class _Answer(msgspec.Struct):
 
 
 async def state(path: str) -> Run:
-    """Return whether the guest behind the socket at `path` runs; raise GuestAway."""
-    return _run_state(await _ask(path, "query-status"))
+    """Return whether the guest behind the socket at `path` runs, `away` where its QEMU does not answer."""
+    try:
+        return _run_state(await _ask(path, "query-status"))
+    except GuestAway:
+        return "away"
 
 
 async def pause(path: str) -> None:

@@ -199,9 +199,11 @@ class Netlink:
             # Made by an ioctl of this thread (Linux, Documentation/networking/tuntap.rst), where the thread is.
             with self._namespaces.inside(tap.namespace):
                 inside.link("add", ifname=tap.name, kind="tuntap", mode="tap")
-        index = _there(inside, tap.name).index
-        inside.link("set", index=index, ifalias=OURS, state="up")
-        self._address(tap.namespace, index, tap.addresses)
+            there = _there(inside, tap.name)
+        if there.mac != tap.mac:
+            inside.link("set", index=there.index, address=tap.mac)
+        inside.link("set", index=there.index, ifalias=OURS, state="up")
+        self._address(tap.namespace, there.index, tap.addresses)
 
     def _nic(self, nic: Nic) -> None:
         inside = self._sockets.of(nic.namespace)

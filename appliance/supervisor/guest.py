@@ -82,6 +82,10 @@ def ends(config: Config) -> Ends:
     return Ends(near=near, far=far)
 
 
+NEAR_MAC = "02:9c:00:fe:00:00"
+"""Of the cable's near end: a guest meets nobody else."""
+
+
 def mac(slot: int) -> str:
     """Return the locally administered MAC address of a guest."""
     return f"02:9c:00:ff:{slot >> 8:02x}:{slot & 255:02x}"
@@ -97,7 +101,7 @@ def expect_fit(instance: Instance, rendered: Iterable[RenderedFile]) -> None:
 
 def tap(config: Config, instance: Instance) -> Tap:
     """Return the cable's end in the instance's namespace."""
-    return Tap(namespace=instance.name, name=TAP, addresses=ends(config).near)
+    return Tap(namespace=instance.name, name=TAP, mac=NEAR_MAC, addresses=ends(config).near)
 
 
 def unit(instance: Instance, ground: Ground) -> UnitSpec:

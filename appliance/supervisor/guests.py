@@ -26,11 +26,14 @@ class Guests:
         self.moving = False
         """Whether an instance is still to move, which nobody tells of when its time has come."""
         self.notes: tuple[str, ...] = ()
+        """What a person should know at once."""
+        self.reasons: tuple[str, ...] = ()
+        """The notes, and why servers are what they are."""
 
     async def choose(self, placed: tuple[Placed, ...]) -> frozenset[str]:
         """Return the instances that are virtual machines in this round."""
         if all(each.instance.isolation == "namespace" for each in placed):
-            self.moving, self.notes = False, ()
+            self.moving, self.notes, self.reasons = False, (), ()
             return frozenset()
         finding = await ground.kvm(self._found)
         disks = await asyncio.to_thread(ground.disks)
@@ -42,6 +45,8 @@ class Guests:
         serving = await self._serving(placed, behind, facts) if behind else set()
         self.moving = bool(behind)
         self.notes = tuple(_notes(placed, disks, finding, should, behind))
+        ordinary = () if "vm" in should.values() else (f"Servers run in namespaces: {finding.reason}.",)
+        self.reasons = self.notes or ordinary
         result = chosen(placed, should, is_now, serving)
         return frozenset(name for name, form in result.items() if form == "vm")
 

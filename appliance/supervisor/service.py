@@ -41,6 +41,7 @@ from appliance.supervisor.cutoff import ways_touched
 from appliance.supervisor.desired import SUPERVISOR, Desired, broker
 from appliance.supervisor.events import SEPARATOR, Pace, Wake
 from appliance.supervisor.gauges import Gauges
+from appliance.supervisor.guestcalls import GuestCalls
 from appliance.supervisor.hotline import Hotline
 from appliance.supervisor.inforce import ConfigFile
 from appliance.supervisor.intent import Intent
@@ -111,6 +112,7 @@ class Supervisor:
                 "pairing.open": self._call_pairing_open,
                 **{name: partial(self._hotline.relay, name) for name in CALLS},
                 "queue.rotate-key": self._call_queue_rotate_key,
+                **GuestCalls(self._wanted, lambda: self._intent.guests.reasons).calls,
             }
         )
         async with self._box, asyncio.TaskGroup() as group:

@@ -12,7 +12,7 @@ GROUND = {"errors", "durable", "notify"}
 NOUNS = {"config", "hwprofile", "topology"}
 SEAM = {"component", "contracts"}
 COMPONENTS = {"arclst", "arsrv", "arhav", "arwadm", "ardpx", "armail", "arvpn", "dns", "portal"}
-COMMAND = {"cli", "cli_queue", "cli_store", "cli_text"}
+COMMAND = {"cli", "cli_guest", "cli_queue", "cli_store", "cli_text"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import msgspec
 from hypothesis import strategies as st
 
-from appliance.topology import HOST, Bridge, Machine, Namespace, Route, Ruleset, Veth
+from appliance.topology import HOST, Bridge, Machine, Namespace, Route, Ruleset, Tap, Veth
 
 BRIDGES = ("dmz", "cluster")
 SYSCTLS = (("ipv6/conf/default/accept_ra", "0"), ("ipv4/conf/all/accept_redirects", "0"))
+TAP_MAC = "02:9c:00:fe:00:00"
 HOST_SYSCTLS = (("ipv6/conf/default/disable_ipv6", "1"),)
 RULES = (
     "tcp dport 443 accept",
@@ -46,7 +47,7 @@ def _ruleset(namespace: str, rules: Sequence[str]) -> Ruleset:
 
 @st.composite
 def machines(draw: st.DrawFn) -> Machine:
-    """One to four namespaces with legs on two bridges, routes, rules, settings."""
+    """One to four namespaces with legs on two bridges, cables to virtual machines, routes, rules, settings."""
     count = draw(st.integers(1, 4))
     rules = st.lists(st.sampled_from(RULES), max_size=3, unique=True)
     legs = [
@@ -62,7 +63,12 @@ def machines(draw: st.DrawFn) -> Machine:
             Route(namespace=leg.namespace, destination="default6", gateway=f"fd00:{network + 1}::200"),
             Route(namespace=leg.namespace, destination="10.9.0.0/16", gateway=f"10.{network}.0.201"),
         ][draw(st.integers(0, 2)) :]
+    cables = draw(st.sets(st.integers(1, count), min_size=1))
     return Machine(
+        taps=tuple(
+            Tap(namespace=f"n{n}", name="vm", mac=TAP_MAC, addresses=("10.99.0.1/30", "fd00:99::1/126"))
+            for n in sorted(cables)
+        ),
         namespaces=(
             Namespace(name=HOST, sysctls=HOST_SYSCTLS),
             *(Namespace(name=f"n{n}", forwarding=draw(st.booleans()), sysctls=SYSCTLS) for n in range(1, count + 1)),
@@ -107,6 +113,19 @@ BRIDGE = {
     "foreign port": "ip link add more master {bridge} type veth peer name most; ip link set more master {bridge}",
 }
 
+CABLE = {
+    "deleted": "ip link del {tap}",
+    "renamed": "ip link set {tap} name other",
+    "down": "ip link set {tap} down",
+    "another in its place": "ip link del {tap}; ip tuntap add dev {tap} mode tap",
+    "no TAP device": "ip link del {tap}; ip link add {tap} type veth peer name most",
+    "wrong MAC": "ip link set {tap} address 02:00:00:00:00:99",
+    "address gone": "ip addr flush dev {tap} scope global",
+    "address more": "ip addr add 192.0.2.9/24 dev {tap}",
+    "another TAP device": "ip tuntap add dev more mode tap",
+}
+"""In the namespace of a virtual machine."""
+
 NAMESPACE = {
     "rules flushed": "nft flush ruleset",
     "rule more": "nft insert rule inet alpha-ren input tcp dport 22 accept",
@@ -145,6 +164,7 @@ KINDS = tuple(
         ("leg", tuple(LEG)),
         ("port", tuple(PORT)),
         ("bridge", tuple(BRIDGE)),
+        ("cable", tuple(CABLE)),
         ("namespace", tuple(NAMESPACE)),
         ("silent", tuple(SILENT)),
         ("pin", PINS),
@@ -159,17 +179,20 @@ def damages(draw: st.DrawFn, machine: Machine, where: str, kind: str) -> Damage:
     """A damage of one kind, to some part of a machine."""
     leg = draw(st.sampled_from(machine.veths))
     bridge = draw(st.sampled_from(machine.bridges))
+    tap = draw(st.sampled_from(machine.taps))
     namespace = draw(st.sampled_from([each.name for each in machine.namespaces if each.name != HOST]))
-    match where:
-        case "leg":
-            return Damage(leg.namespace, LEG[kind].format(leg=leg.name))
-        case "port":
-            return Damage(HOST, PORT[kind].format(port=leg.host_name))
-        case "bridge":
-            return Damage(HOST, BRIDGE[kind].format(bridge=bridge.name))
-        case "namespace":
-            return Damage(namespace, NAMESPACE[kind])
-        case "silent":
-            return Damage(namespace, SILENT[kind], told=False)
-        case _:
-            return Damage(namespace, kind)
+    somewhere = {
+        "leg": (leg.namespace, LEG),
+        "port": (HOST, PORT),
+        "bridge": (HOST, BRIDGE),
+        "cable": (tap.namespace, CABLE),
+        "namespace": (namespace, NAMESPACE),
+        "silent": (namespace, SILENT),
+    }
+    if where not in somewhere:
+        return Damage(namespace, kind)
+    place, commands = somewhere[where]
+    command = commands[kind].replace("{leg}", leg.name).replace("{port}", leg.host_name)
+    return Damage(
+        place, command.replace("{bridge}", bridge.name).replace("{tap}", tap.name), told=where != "silent"
+    )

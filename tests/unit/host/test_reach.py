@@ -14,7 +14,7 @@ import pytest
 from appliance.host.box import Box
 from appliance.host.netns import Namespaces
 from appliance.supervisor.reconcile import Reconciler
-from appliance.topology import HOST
+from appliance.topology import HOST, Machine
 from tests.unit.host.place import said_in, throwaway
 from tests.unit.supervisor.fakes import small
 
@@ -61,19 +61,20 @@ Probe = tuple[str, str, int, int]
 
 
 class Place:
-    """The small machine with an outside host on its uplink."""
+    """The small machine with an outside host on its uplink; `elsewhere` says in which outer namespace somebody is."""
 
     def __init__(self, box: Box, outer: Namespaces) -> None:
         self.box = box
-        self._outer = outer
+        self.outer = outer
+        self.elsewhere = {"outside": "outside"}
         self._stack = AsyncExitStack()
 
     async def socket(self, name: str, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         """A socket inside a namespace, used from wherever."""
-        namespaces = self._outer if name == "outside" else self.box.namespaces
+        namespaces = self.outer if name in self.elsewhere else self.box.namespaces
 
         def made() -> socket.socket:
-            with namespaces.inside(name):
+            with namespaces.inside(self.elsewhere.get(name, name)):
                 return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
         return await namespaces.call(made)
@@ -123,7 +124,7 @@ class Place:
 
 
 @asynccontextmanager
-async def small_place(folder: Path) -> AsyncIterator[Place]:
+async def small_place(folder: Path, machine: Machine = MACHINE) -> AsyncIterator[Place]:
     """Give the small machine, its card on a cable to a host that is called outside."""
     outer = Namespaces(folder / "beyond")
     await outer.call(lambda: outer.make("outside"))
@@ -131,7 +132,7 @@ async def small_place(folder: Path) -> AsyncIterator[Place]:
         async with throwaway(folder) as box:
             await said_in(box.namespaces, HOST, "ip", "link", "add", "enp9s9", "type", "veth", "peer", "name", "cable")
             await said_in(box.namespaces, HOST, "ip", "link", "set", "cable", "netns", str(outer.path("outside")))
-            outcome = await Reconciler(box).round(MACHINE, "the test")
+            outcome = await Reconciler(box).round(machine, "the test")
             assert outcome.problems == ()
             for command in (
                 "ip link set lo up",
@@ -162,6 +163,16 @@ def both(allowed: set[tuple[str, str, int]]) -> set[Probe]:
 EXPECTED = both(ALLOWED) | {(*each, 0) for each in ALLOWED_V4}
 
 
+EVERY_PROBE = {
+    (source, target, port, family)
+    for source in (*INNER, "outside")
+    for target in (*INNER, "outside", "uplink")
+    if source != target and not (source == "edge" and target == "uplink")
+    for port in PORTS
+    for family in (0, 1)
+}
+
+
 def run(folder: Path, work: Callable[[Place], Coroutine[Any, Any, None]]) -> None:
     """Do `work` in the small place."""
 
@@ -173,18 +184,9 @@ def run(folder: Path, work: Callable[[Place], Coroutine[Any, Any, None]]) -> Non
 
 
 def test_connections_are_made_where_the_table_says_so_and_nowhere_else(tmp_path: Path) -> None:
-    probes = {
-        (source, target, port, family)
-        for source in (*INNER, "outside")
-        for target in (*INNER, "outside", "uplink")
-        if source != target and not (source == "edge" and target == "uplink")
-        for port in PORTS
-        for family in (0, 1)
-    }
-
     async def work(place: Place) -> None:
         await place.listen((*INNER, "outside"), PORTS)
-        found = await place.reached(probes, EXPECTED)
+        found = await place.reached(EVERY_PROBE, EXPECTED)
         assert found - EXPECTED == set()
         assert EXPECTED - found == set()
 

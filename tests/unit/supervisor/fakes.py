@@ -61,6 +61,7 @@ def server(number: int) -> Instance:
         legs=("cluster",),
         units=(UNIT,),
         isolated=True,
+        isolation="auto",
         ports=(Port(name="hooks", number=7180),),
         rights=Rights(publish=("flow.*",)),
         exposures=(Exposure(prefix="/hooks/", port="hooks", check="/health"),),
