@@ -87,10 +87,11 @@ class Credential(Declared, frozen=True):
 
 
 class Opened(Declared, frozen=True):
-    """A file that systemd opens for a unit, read-only, and hands over as descriptor `name` (sd_listen_fds(3))."""
+    """A file that systemd opens for a unit and hands over as descriptor `name` (sd_listen_fds(3))."""
 
     name: str
     path: str
+    read_only: bool = True
 
 
 class UnitSpec(Declared, frozen=True):

@@ -109,7 +109,7 @@ def unit(instance: Instance, ground: Ground) -> UnitSpec:
     directory = run_directory(instance.name)
     opens = [Opened(name=f"disk{number}", path=path) for number, path in enumerate(ground.disks)]
     if ground.accelerator == "kvm":
-        opens.append(Opened(name=KVM, path="/dev/kvm"))
+        opens.append(Opened(name=KVM, path="/dev/kvm", read_only=False))
     return UnitSpec(
         name=UNIT,
         exec=(PYTHON, "-m", "appliance.host.keeper", f"{directory}/{GUEST_DOCUMENT}"),

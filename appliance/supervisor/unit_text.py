@@ -93,7 +93,7 @@ def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
         _environment(f"{run_directory(instance.name)}/service.json"),
     ]
     lines += [f"LoadCredential={each.name}:{each.path}" for each in credentials(instance.name, unit)]
-    lines += [f"OpenFile={each.path}:{each.name}:read-only" for each in unit.opens]
+    lines += [f"OpenFile={each.path}:{each.name}{':read-only' if each.read_only else ''}" for each in unit.opens]
     if unit.state_directory:
         lines += [f"StateDirectory=alpha-ren-{instance.name}", "StateDirectoryMode=0700"]
     lines += _writable(instance.name, unit.writable)
