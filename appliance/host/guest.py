@@ -4,6 +4,7 @@ It is a microvm: no firmware to speak of, no PCI, a kernel that is handed over. 
 around it, and has everything that is its own as systemd credentials (systemd.system-credentials(7)).
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -25,28 +26,30 @@ JOURNAL_PORT = "journal"
 NETWORK_CREDENTIAL = "alpha-ren.network"
 """What `ip -batch` makes of the guest's network (ip(8))."""
 RESOLV_CREDENTIAL = "alpha-ren.resolv"
-UNIT_CREDENTIAL = "systemd.extra-unit."
-"""With the unit's name behind it: its text."""
+UNIT_CREDENTIAL = "alpha-ren.unit"
+UNIT = "alpha-ren-guest-server.service"
+"""What the guest's one service is called in there, whoever it is; its text is a credential."""
+LONGEST_CREDENTIAL = 28
+"""A name in QEMU's fw_cfg has at most 55 characters (docs/specs/fw_cfg.rst), and this is what is left of them."""
 
 KVM = "kvm"
 """Name of the descriptor of /dev/kvm, where it is handed over; all others are disks, in their order."""
 
-CODE_BUFFER_MB = 64
+CODE_BUFFER_MB = 128
 """What QEMU keeps of translated code where it emulates the processor; without a limit a quarter of all memory."""
-EMULATOR_MB = 160
+EMULATOR_MB = 256
 """What QEMU and its keeper need beside the guest's own memory."""
 
 
 class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a keeper is to start.
 
-    `unit` is the guest's one service; `credentials` are files by the name that they have in the guest, relative ones
+    `credentials` are files by the name that they have in the guest, relative ones
     in the keeper's own credentials directory; `stop_s` is how long the guest may take to power down. `qmp` is the
     socket at which whoever looks after the machine finds it.
     """
 
     name: str
-    unit: str
     tap: str
     mac: str
     cpus: int
@@ -77,34 +80,53 @@ def read(path: Path) -> Guest:
         raise InvalidInput(f"The guest's document {path} cannot be used: {error}.") from error
 
 
-def kernel_line(guest: Guest) -> str:
+def kernel_line(guest: Guest, tsc_khz: int) -> str:
     """Return the guest's kernel command line; a guest whose kernel gives up ends (`-no-reboot`), and is made anew."""
-    words = (
-        "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t rw",
-        f"systemd.unit={TARGET} systemd.wants={guest.unit} systemd.hostname={guest.name}",
-        "systemd.show_status=no systemd.firstboot=off",
-    )
+    words = [
+        "console=ttyS0 quiet panic=-1",
+        # Seconds of an emulated processor that no server needs: self-tests, modules that nothing asks for.
+        "cryptomgr.notests rcupdate.rcu_expedited=1 lsm=capability",
+        "initcall_blacklist=init_encrypted,crypto_kdf108_init,jent_mod_init",
+        f"systemd.unit={TARGET} systemd.hostname={guest.name}",
+    ]
+    if guest.accelerator == "tcg" and tsc_khz:
+        # On a busy machine the kernel's own measurement fails against an emulated timer, and its clock is slow for good.
+        words.append(f"tsc=reliable tsc_early_khz={tsc_khz}")
     return " ".join(words)
 
 
-def command_line(guest: Guest, hands: Hands, credentials: Mapping[str, Path], emulator: str = EMULATOR) -> list[str]:
-    """Return QEMU's whole command line."""
+def tsc_khz(cpuinfo: str) -> int:
+    """Return the rate of the processor's time stamp counter, which an emulated one shares, in kHz; 0 where unknown.
+
+    In a virtual machine it is what /proc/cpuinfo calls the clock rate, and only there are processors emulated.
+    """
+    found = re.search(r"^cpu MHz\s*:\s*([0-9.]+)$", cpuinfo, re.MULTILINE)
+    return round(float(found.group(1)) * 1000) if found else 0
+
+
+def command_line(
+    guest: Guest, hands: Hands, credentials: Mapping[str, Path], tsc_khz: int = 0, emulator: str = EMULATOR
+) -> list[str]:
+    """Return QEMU's whole command line; `tsc_khz` is 0 where the rate of the host's own counter is not known."""
     command = [
         emulator,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", guest.name),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
-        *("-machine", "microvm,acpi=on,pit=off,pic=off,rtc=on"),
+        *("-machine", "microvm,acpi=on,auto-kernel-cmdline=off"),
+        # Threads that read the disk count as tasks of the instance.
+        *("-object", "main-loop,id=main,thread-pool-max=8"),
         *_processor(guest.accelerator, len(hands.disks)),
         *("-smp", str(guest.cpus), "-m", str(guest.memory_mb)),
-        *("-kernel", str(KERNEL), "-initrd", str(INITRD), "-append", kernel_line(guest)),
+        *("-kernel", str(KERNEL), "-initrd", str(INITRD), "-append", kernel_line(guest, tsc_khz)),
         # What the kernel says when it gives up; it goes to the keeper's own output, and so to the journal.
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={hands.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-qmp", f"unix:{guest.qmp},server=on,wait=off"),
         *("-netdev", f"tap,id=net,ifname={guest.tap},script=no,downscript=no,vhost=off"),
         *("-device", f"virtio-net-device,netdev=net,mac={guest.mac}"),
-        *("-device", "virtio-serial-device", "-chardev", f"socket,id=journal,fd={hands.journal}"),
-        *("-device", f"virtserialport,chardev=journal,name={JOURNAL_PORT}"),
+        # The guest finds nothing by name: it is the first port of the only device.
+        *("-device", "virtio-serial-device,max_ports=2", "-chardev", f"socket,id=journal,fd={hands.journal}"),
+        *("-device", f"virtserialport,nr=1,chardev=journal,name={JOURNAL_PORT}"),
     ]
     for number, (descriptor, is_file) in enumerate(hands.disks):
         driver = "file" if is_file else "host_device"
@@ -123,4 +145,5 @@ def command_line(guest: Guest, hands: Hands, credentials: Mapping[str, Path], em
 def _processor(accelerator: Accelerator, kvm_set: int) -> tuple[str, ...]:
     if accelerator == "kvm":
         return ("-accel", f"kvm,device=/dev/fdset/{kvm_set}", "-cpu", "host")
-    return ("-accel", f"tcg,thread=multi,tb-size={CODE_BUFFER_MB}", "-cpu", "max")
+    # The fullest processor that can be emulated starts more slowly than a plain one with a source of randomness.
+    return ("-accel", f"tcg,thread=multi,tb-size={CODE_BUFFER_MB}", "-cpu", "qemu64,+rdrand")

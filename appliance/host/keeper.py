@@ -19,7 +19,7 @@ from qemu.qmp import QMPClient, QMPError
 
 from appliance import notify
 from appliance.errors import ApplianceError
-from appliance.host.guest import KVM, Guest, Hands, command_line, read
+from appliance.host.guest import KVM, UNIT, Guest, Hands, command_line, read, tsc_khz
 from appliance.host.guestjournal import STARTED, Entry, Journal, Lines, entry, is_told
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ LOOK_EVERY_S = 2.0
 QUIT_S = 2.0
 """From the word `quit` to the signal that cannot be refused."""
 FIRST_DESCRIPTOR = 3
+FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 
 
 class GuestEnded(ApplianceError):
@@ -103,7 +104,7 @@ class Keeper:
         elif self._untold:
             log.warning("%d lines of the guest were not taken by the journal", self._untold)
             self._untold = 0
-        if found.message_id == STARTED and found.unit == self._guest.unit:
+        if found.message_id == STARTED and found.unit == UNIT:
             took_s = time.monotonic() - self._began
             # What the kernel did not see of it is QEMU's start and the way into the kernel.
             log.info("serves after %.1f s, %.1f s of them since its kernel began", took_s, found.at_s)
@@ -151,7 +152,8 @@ async def started(guest: Guest) -> AsyncIterator[tuple[Keeper, socket.socket]]:
     if guest.accelerator == "kvm" and hands.kvm is None:
         raise NoEmulator("The unit does not hand over /dev/kvm.")
     folder = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"))
-    command = command_line(guest, hands, {name: folder / path for name, path in guest.credentials.items()})
+    credentials = {name: folder / path for name, path in guest.credentials.items()}
+    command = command_line(guest, hands, credentials, await asyncio.to_thread(_tsc_khz))
     try:
         process = await asyncio.create_subprocess_exec(
             *command,  # ends with the unit's control group, whatever becomes of this process
@@ -183,6 +185,11 @@ def _inherited() -> dict[str, int]:
         return {}
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     return {name: FIRST_DESCRIPTOR + number for number, name in enumerate(names)}
+
+
+def _tsc_khz() -> int:
+    """Return the rate of this machine's time stamp counter, 0 where its clock rate changes and says nothing of it."""
+    return 0 if FREQUENCY.exists() else tsc_khz(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
 
 
 def _is_file(descriptor: int) -> bool:

@@ -24,6 +24,7 @@ from appliance.config import Config
 from appliance.contracts.service import Leg
 from appliance.host.guest import (
     KVM,
+    LONGEST_CREDENTIAL,
     NETWORK_CREDENTIAL,
     RESOLV_CREDENTIAL,
     UNIT_CREDENTIAL,
@@ -38,7 +39,6 @@ from appliance.supervisor.unit_text import (
     guest_text,
     memory_mb,
     run_directory,
-    unit_name,
 )
 from appliance.topology import File, Tap
 
@@ -95,7 +95,8 @@ def expect_fit(instance: Instance, rendered: Iterable[RenderedFile]) -> None:
     """Raise BadDeclaration where an instance that may be a virtual machine has what no guest is given."""
     alone = len(instance.legs) == 1 and "uplink" not in instance.legs and instance.wireguard is None
     ours = len(instance.units) == 1 and instance.units[0].exec[0] == PYTHON and not instance.units[0].state_directory
-    if not (alone and ours) or instance.forwards or any(True for _ in rendered):
+    named = all(len(each.name) <= LONGEST_CREDENTIAL for unit in instance.units for each in unit.credentials)
+    if not (alone and ours and named) or instance.forwards or any(True for _ in rendered):
         raise BadDeclaration(f"{instance.name} may be a virtual machine, and has more than one leg and one process.")
 
 
@@ -133,7 +134,7 @@ def files(placed: Placed, config: Config, ground: Ground, budget: Budget | None)
         SERVICE_DOCUMENT: f"{directory}/{SERVICE_DOCUMENT}",
         RESOLV_CREDENTIAL: f"{directory}/resolv.conf",
         NETWORK_CREDENTIAL: f"{directory}/{GUEST_NETWORK}",
-        f"{UNIT_CREDENTIAL}{unit_name(instance.name)}": f"{directory}/{GUEST_UNIT}",
+        UNIT_CREDENTIAL: f"{directory}/{GUEST_UNIT}",
         **{each.name: each.name for each in credentials(instance.name, inside)},
     }
     allowed = cpus(instance.resources, budget)
@@ -141,7 +142,6 @@ def files(placed: Placed, config: Config, ground: Ground, budget: Budget | None)
     many = 1 if ground.accelerator == "tcg" or not allowed else min(MOST_CPUS, len(cpus_of(allowed)))
     document = Guest(
         name=instance.name,
-        unit=unit_name(instance.name),
         tap=TAP,
         mac=mac(instance.slot),
         cpus=many,

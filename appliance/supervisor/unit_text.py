@@ -28,7 +28,13 @@ _SANDBOX = (
 )
 
 
-_GUEST_ORDER = ("DefaultDependencies=no",)
+_GUEST_ORDER = (
+    "DefaultDependencies=no",
+    "Conflicts=shutdown.target",
+    "Before=shutdown.target",
+    "Requires=alpha-ren-guest-network.service",
+    "After=alpha-ren-guest-network.service",
+)
 """A guest starts nothing that its one component does not need, so the usual order of a boot is not there."""
 
 SERVICE_DOCUMENT = "service.json"

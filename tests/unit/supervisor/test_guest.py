@@ -121,7 +121,7 @@ def test_every_credential_that_the_guests_unit_loads_is_handed_over() -> None:
     }
     given = document(BOTH).credentials
     assert loaded <= set(given)
-    assert given["systemd.extra-unit.alpha-ren-srv-1.service"] == f"{RUN}/guest.service"
+    assert given["alpha-ren.unit"] == f"{RUN}/guest.service"
     # Secrets are files of the keeper's own credentials, everything else a file that anybody may read.
     assert given["curve-secret"] == "curve-secret"
     assert given["service.json"] == f"{RUN}/service.json"
@@ -151,6 +151,7 @@ def test_the_guest_has_the_memory_of_its_instance_and_the_emulator_its_own() -> 
         {"units": (UNIT, UnitSpec(exec=UNIT.exec, name="more"))},
         {"units": (UnitSpec(exec=("/usr/sbin/daemon",)),)},
         {"units": (UnitSpec(exec=UNIT.exec, state_directory=True),)},
+        {"units": (UnitSpec(exec=UNIT.exec, credentials=(Credential(name="x" * 29, path="/x"),)),)},
         {"forwards": (Forward(port="hooks", number=80),)},
     ],
 )
