@@ -90,7 +90,7 @@ def kernel_line(guest: Guest, tsc_khz: int) -> str:
         f"systemd.unit={TARGET} systemd.hostname={guest.name}",
     ]
     if guest.accelerator == "tcg" and tsc_khz:
-        # On a busy machine the kernel's own measurement fails against an emulated timer, and its clock is slow for good.
+        # On a busy machine the kernel's measurement against an emulated timer fails, and its clock is slow for good.
         words.append(f"tsc=reliable tsc_early_khz={tsc_khz}")
     return " ".join(words)
 

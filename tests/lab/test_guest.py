@@ -1,0 +1,185 @@
+"""Servers as virtual machines: real guests of the firmware's own /usr, emulated, through their whole life."""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from appliance import config
+from scripts.labs import topology
+from tests.lab.box import Box, started
+from tests.lab.supervised import SUPERVISOR, apply, plan, processes, settled
+from tests.lab.systems import Record, http_target, post, running, wait_until
+
+TARGET_PORT = 8080
+GUEST_S = 120.0
+"""For a guest to start on a machine that emulates two of them and does other things."""
+NAMES = ("arsrv-1", "arsrv-2")
+
+VM = f'[arsrv]\negress_ports = [80, 443, {TARGET_PORT}]\nisolation = "vm"\n'
+NAMESPACE = VM.replace('"vm"', '"namespace"')
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[Box]:
+    """A box that is ready, both of its servers virtual machines, with an outside host beside it."""
+    settings = config.Config(arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT), isolation="vm"))
+    plain = topology.default()
+    [machine] = plain.machine
+    with started(settings, plan=msgspec.structs.replace(plain, machine=(with_guests(machine),))) as box:
+        yield box
+
+
+def with_guests(machine: topology.Machine) -> topology.Machine:
+    """The same machine with images of /usr to hand to guests."""
+    return msgspec.structs.replace(machine, guests=True)
+
+
+def unit(name: str) -> str:
+    """The unit of a guest's keeper."""
+    return f"alpha-ren-{name}-vm.service"
+
+
+def guests(box: Box) -> dict[str, str]:
+    """The state of each guest."""
+    found: dict[str, Any] = json.loads(box.machine.run(["alpha-ren", "guest", "--json"]).stdout)
+    return {each["instance"]: each["state"] for each in found["guests"]}
+
+
+def said(box: Box, name: str, *options: str) -> str:
+    """What the journal of the box has of a guest and its keeper."""
+    return box.machine.run(["journalctl", "-u", unit(name), "-o", "cat", *options]).stdout
+
+
+def times_served(box: Box, name: str) -> int:
+    """How often a guest has begun to serve."""
+    return said(box, name).count("serves after")
+
+
+def emulator(box: Box, name: str) -> int:
+    """The process of a guest's QEMU."""
+    keeper = box.machine.main_pid(unit(name))
+    return int(box.machine.run(["cat", f"/proc/{keeper}/task/{keeper}/children"]).stdout.split()[0])
+
+
+def wait_both(box: Box) -> None:
+    """Wait until both servers are guests that run, and nothing is left to do."""
+    wait_until(
+        "both servers are guests at work",
+        lambda: guests(box) == dict.fromkeys(NAMES, "running") and settled(box),
+        GUEST_S,
+    )
+    box.wait_ready()
+
+
+def presence(box: Box, name: str) -> str:
+    """What ARHAV says of a server."""
+    ranks = {rank["name"]: rank["presence"] for rank in box.console.picture()["order"]["ranks"]}
+    return str(ranks[name])
+
+
+def test_a_server_boots_joins_and_tells_its_journal_and_how_long_each_part_took(box: Box) -> None:
+    wait_both(box)
+    for name in NAMES:
+        text = said(box, name)
+        assert re.search(r"serves after \d+\.\d s, \d+\.\d s of them since its kernel began", text)
+        inside = said(box, name, "ALPHA_REN_GUEST=1")
+        assert "joined the cluster at revision" in inside
+
+
+def test_a_message_is_taken_and_delivered_by_guests(box: Box, tmp_path: Path) -> None:
+    url = f"http://{box.outside.address()}:{TARGET_PORT}/orders"
+    box.put_flow({"name": "orders", "steps": [], "deliver": {"kind": "http", "url": url}})
+    record = Record(tmp_path / "target")
+    with http_target(box.outside, record):
+        keys = {post(box.outside, box.hook("orders"), json.dumps({"n": n})).json()["id"] for n in range(8)}
+        record.wait_for(8)
+        box.wait_at_rest("orders")
+    assert {line["key"] for line in record.lines()} == keys
+    assert {line["peer"] for line in record.lines()} == {box.address}
+
+
+def test_a_supervisor_that_starts_anew_disturbs_no_guest(box: Box) -> None:
+    wait_both(box)
+    before = processes(box)
+    box.machine.kill(box.machine.main_pid(SUPERVISOR), signal.SIGKILL)
+    wait_until("a supervisor answers", lambda: box.machine.succeeds(["alpha-ren", "status"]), 60.0)
+    wait_both(box)
+    assert processes(box) == before
+
+
+def test_a_guest_that_is_held_is_seen_as_down_and_goes_on_where_it_was(box: Box) -> None:
+    wait_both(box)
+    before = processes(box)
+    box.machine.run(["alpha-ren", "guest", "pause", "arsrv-1"])
+    assert guests(box) == {"arsrv-1": "paused", "arsrv-2": "running"}
+    wait_until("it is missed", lambda: presence(box, "arsrv-1") == "down")
+    box.machine.run(["alpha-ren", "guest", "resume", "arsrv-1"])
+    wait_until("it is back", lambda: presence(box, "arsrv-1") == "up")
+    assert guests(box) == dict.fromkeys(NAMES, "running")
+    assert processes(box) == before
+    refused = box.machine.run(["alpha-ren", "guest", "pause", "queue"], check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("not-found: "), refused.stderr
+
+
+def test_an_emulator_that_is_killed_comes_back_with_its_guest(box: Box) -> None:
+    wait_both(box)
+    before, served = processes(box), times_served(box, "arsrv-1")
+    box.machine.kill(emulator(box, "arsrv-1"), signal.SIGKILL)
+    wait_until("the guest serves again", lambda: times_served(box, "arsrv-1") > served, GUEST_S)
+    wait_both(box)
+    assert {name for name, pid in processes(box).items() if pid != before[name]} == {unit("arsrv-1")}
+    assert "[guest-ended]" in said(box, "arsrv-1")
+
+
+def test_a_guest_whose_cable_was_taken_gets_a_new_one_and_starts_anew(box: Box) -> None:
+    wait_both(box)
+    served = times_served(box, "arsrv-2")
+    box.machine.run(["nsenter", "--net=/run/netns/arsrv-2", "ip", "link", "del", "vm"])
+    wait_until("the guest serves again", lambda: times_served(box, "arsrv-2") > served, GUEST_S)
+    wait_both(box)
+    assert "has lost its cable" in said(box, "arsrv-2")
+
+
+def test_powering_down_lets_the_server_end_its_work_within_the_deadline(box: Box) -> None:
+    wait_both(box)
+    box.machine.run(["systemctl", "stop", unit("arsrv-1")], deadline_s=60)
+    last = said(box, "arsrv-1", "-n", "60")
+    assert "Stopped alpha-ren-guest-server.service" in last
+    assert "is ended" not in last, "the plug was not pulled"
+    assert box.machine.run(["systemctl", "show", "-P", "Result", unit("arsrv-1")]).stdout.strip() == "success"
+    # Nobody asked the supervisor for it, so it is drift.
+    wait_both(box)
+
+
+def test_moving_servers_from_form_to_form_and_back_under_load_loses_nothing(box: Box, tmp_path: Path) -> None:
+    url = f"http://{box.outside.address()}:{TARGET_PORT}/moving"
+    box.put_flow({"name": "moving", "deliver": {"kind": "http", "url": url, "timeout_s": 30}})
+    wait_both(box)
+    record = Record(tmp_path / "target")
+    with http_target(box.outside, record):
+        with running(box.outside, "steady.py", box.address, "/hooks/moving") as traffic:
+            record.wait_for(20)
+            apply(box, NAMESPACE)
+            wait_until("both are namespaces", lambda: guests(box) == {} and settled(box), GUEST_S)
+            apply(box, VM)
+            wait_both(box)
+            traffic.terminate()
+            assert traffic.stdout is not None
+            report = json.loads(traffic.stdout.readline())
+        box.wait_at_rest("moving")
+    assert report["lost"] == [], "somebody was always there to take it"
+    delivered = {json.loads(line["body"])["n"] for line in record.lines()}
+    assert delivered == {number for number, _ in report["taken"]}
+    assert plan(box) == []
+
+
+def test_at_the_end_the_journal_has_no_error_that_was_not_provoked(box: Box) -> None:
+    provoked = (r"guest-ended", r"Main process exited, code=exited, status=1", r"Failed with result 'exit-code'")
+    assert box.machine.unexpected_errors(provoked) == []
