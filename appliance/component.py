@@ -273,18 +273,13 @@ def inner_network(config: Config, network: NetworkName) -> tuple[ipaddress.IPv4N
     """Return the IPv4 /20 and the IPv6 /64 of an inner network: the DMZ is the first of each, the cluster the
     second.
     """
-    return _subnet(config, {"dmz": 0, "cluster": 1}[network])
+    return subnet(config, {"dmz": 0, "cluster": 1}[network])
 
 
-def cable_network(config: Config) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
-    """Return the networks of the cable between a virtual machine and its namespace, the third of each.
-
-    All such cables are alike, since nobody else ever sees their addresses.
+def subnet(config: Config, index: int) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
+    """Return an IPv4 /20 and an IPv6 /64 of the box's own: 0 is the DMZ, 1 the cluster, 2 the VPN, 3 the cables between
+    virtual machines and their namespaces.
     """
-    return _subnet(config, 2)
-
-
-def _subnet(config: Config, index: int) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
     four = list(ipaddress.IPv4Network(config.network.inner4).subnets(new_prefix=20))[index]
     base = ipaddress.IPv6Network(config.network.inner6)
     six = ipaddress.IPv6Network((int(base.network_address) + (index << 64), 64))

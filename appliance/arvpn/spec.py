@@ -19,6 +19,7 @@ from appliance.component import (
     UnitSpec,
     WireGuardPeerSpec,
     WireGuardSpec,
+    subnet,
 )
 from appliance.config import Config, VpnPeer
 
@@ -41,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def declare(config: Config) -> ComponentSpec:
     """Return the VPN of this machine; what a peer may reach is what this instance may reach."""
-    four, six = _networks(config)
+    four, six = subnet(config, NETWORK_INDEX)
     peers = tuple(_peer(peer, four, six) for peer in config.vpn.peers)
     vpn = Instance(
         name=NAME,
@@ -67,12 +68,6 @@ def _reached(config: Config) -> tuple[Peer, ...]:
     console = Peer(component="ardpx", port="https", reason="VPN peers use the console")
     gate = Peer(component="queue", port="gate", reason="queue peers come in by VPN too")
     return (console, gate) if config.queue.peers else (console,)
-
-
-def _networks(config: Config) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:
-    four = list(ipaddress.IPv4Network(config.network.inner4).subnets(new_prefix=20))[NETWORK_INDEX]
-    base = ipaddress.IPv6Network(config.network.inner6)
-    return four, ipaddress.IPv6Network((int(base.network_address) + (NETWORK_INDEX << 64), 64))
 
 
 def _peer(peer: VpnPeer, four: ipaddress.IPv4Network, six: ipaddress.IPv6Network) -> WireGuardPeerSpec:

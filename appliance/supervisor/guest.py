@@ -18,7 +18,7 @@ from appliance.component import (
     Placed,
     RenderedFile,
     UnitSpec,
-    cable_network,
+    subnet,
 )
 from appliance.config import Config
 from appliance.contracts.service import Leg
@@ -45,6 +45,9 @@ from appliance.topology import File, Tap
 TAP = "vm"
 UNIT = "vm"
 """Both the device and the further unit of an instance are called this."""
+
+CABLES = 3
+"""Number of their subnet; all cables are alike, since nobody else ever sees their addresses."""
 
 GUEST_DOCUMENT = "guest.json"
 GUEST_UNIT = "guest.service"
@@ -77,7 +80,7 @@ class Ends(msgspec.Struct, frozen=True, kw_only=True):
 
 def ends(config: Config) -> Ends:
     """Return the two ends of every cable."""
-    four, six = cable_network(config)
+    four, six = subnet(config, CABLES)
     near, far = ((f"{four[number]}/30", f"{six[number]}/126") for number in (1, 2))
     return Ends(near=near, far=far)
 

@@ -59,7 +59,7 @@ def test_its_namespace_forwards_and_has_a_cable() -> None:
 def test_the_service_document_names_the_addresses_that_others_use_and_those_to_listen_on() -> None:
     context = msgspec.json.decode(content(BOTH, f"{RUN}/service.json"), type=ServiceContext)
     assert context.legs["cluster"] == Leg(v4="10.156.17.1", v6="fd9c:156:0:1::101")
-    assert context.own("cluster") == Leg(v4="10.156.32.2", v6="fd9c:156:0:2::2")
+    assert context.own("cluster") == Leg(v4="10.156.48.2", v6="fd9c:156:0:3::2")
     plain = msgspec.json.decode(content(PLAIN, f"{RUN}/service.json"), type=ServiceContext)
     assert plain.own("cluster") == plain.legs["cluster"]
 
@@ -68,12 +68,12 @@ def test_the_guests_network_is_the_far_end_of_the_cable_and_its_way_out_the_near
     assert content(BOTH, f"{RUN}/guest.network").splitlines() == [
         "link set lo up",
         "link set eth0 up",
-        "addr add 10.156.32.2/30 dev eth0",
-        "addr add fd9c:156:0:2::2/126 dev eth0 nodad",
-        "route add default via 10.156.32.1",
-        "-6 route add default via fd9c:156:0:2::1",
+        "addr add 10.156.48.2/30 dev eth0",
+        "addr add fd9c:156:0:3::2/126 dev eth0 nodad",
+        "route add default via 10.156.48.1",
+        "-6 route add default via fd9c:156:0:3::1",
     ]
-    assert BOTH.taps[0].addresses == ("10.156.32.1/30", "fd9c:156:0:2::1/126")
+    assert BOTH.taps[0].addresses == ("10.156.48.1/30", "fd9c:156:0:3::1/126")
 
 
 def test_in_place_of_its_own_process_the_instance_has_a_keeper() -> None:
