@@ -8,11 +8,12 @@ PYTHON := build/venv/bin/python
 # Containers, namespaces and the image builder need root.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=CI,PROFILE")
 
-.PHONY: help run test image lab bench chaos flash
+.PHONY: help run test test-nested image lab bench chaos flash
 
 help:
 	@echo 'make run [ARGS=--fresh|--until-ready]   build the firmware, boot it under QEMU, attach to its local console'
 	@echo 'make test                               build, then run every ring of tests that needs no extra hardware'
+	@echo 'make test-nested                        the slow rest of it: virtual machines inside the emulated firmware'
 	@echo 'make lab [ARGS=TOPOLOGY.toml]           the firmware in containers with the working copy laid over it; Ctrl-C ends it'
 	@echo 'make image [PROFILE=qemu]               the image for a profile of hwprofiles/, compressed, with checksums'
 	@echo 'make bench [ONLY=name] [ARGS=--quick]   measure, print a table, write build/bench/NAME.json'
@@ -28,7 +29,12 @@ run:
 test:
 	@scripts/bootstrap test
 	@scripts/build disk qemu
-	@$(AS_ROOT) $(PYTHON) -m pytest tests $(ARGS)
+	@$(AS_ROOT) $(PYTHON) -m pytest tests --ignore=tests/nested $(ARGS)
+
+test-nested:
+	@scripts/bootstrap test
+	@scripts/build disk qemu
+	@$(AS_ROOT) $(PYTHON) -m pytest tests/nested $(ARGS)
 
 image:
 	@scripts/bootstrap image
