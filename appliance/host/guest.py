@@ -17,7 +17,7 @@ Accelerator = Literal["kvm", "tcg"]
 
 EMULATOR = "qemu-system-x86_64"
 BOOT = Path("/usr/lib/alpha-ren/guest")
-KERNEL, INITRD = BOOT / "vmlinuz", BOOT / "initrd"
+KERNEL, INITRD = BOOT / "vmlinux", BOOT / "initrd"
 
 TARGET = "alpha-ren-guest.target"
 JOURNAL_PORT = "journal"
@@ -122,11 +122,11 @@ def command_line(
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={hands.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-qmp", f"unix:{guest.qmp},server=on,wait=off"),
-        *("-netdev", f"tap,id=net,ifname={guest.tap},script=no,downscript=no,vhost=off"),
-        *("-device", f"virtio-net-device,netdev=net,mac={guest.mac}"),
-        # The guest finds nothing by name: it is the first port of the only device.
+        # The guest finds nothing by name: this is its first device, and the port the first of that.
         *("-device", "virtio-serial-device,max_ports=2", "-chardev", f"socket,id=journal,fd={hands.journal}"),
         *("-device", f"virtserialport,nr=1,chardev=journal,name={JOURNAL_PORT}"),
+        *("-netdev", f"tap,id=net,ifname={guest.tap},script=no,downscript=no,vhost=off"),
+        *("-device", f"virtio-net-device,netdev=net,mac={guest.mac}"),
     ]
     for number, (descriptor, is_file) in enumerate(hands.disks):
         driver = "file" if is_file else "host_device"
