@@ -84,10 +84,10 @@ def kernel_line(guest: Guest, tsc_khz: int) -> str:
     """Return the guest's kernel command line; a guest whose kernel gives up ends (`-no-reboot`), and is made anew."""
     words = [
         "console=ttyS0 quiet panic=-1",
-        # Seconds of an emulated processor that no server needs: self-tests, modules that nothing asks for.
+        # Seconds of an emulated processor that no server needs: self-tests, keys, a bus that there is none of.
         "cryptomgr.notests rcupdate.rcu_expedited=1 lsm=capability",
-        "initcall_blacklist=init_encrypted,crypto_kdf108_init,jent_mod_init",
-        f"systemd.unit={TARGET} systemd.hostname={guest.name}",
+        "initcall_blacklist=init_encrypted,crypto_kdf108_init,jent_mod_init,pci_arch_init",
+        f"systemd.unit={TARGET} systemd.hostname={guest.name} systemd.show_status=no",
     ]
     if guest.accelerator == "tcg" and tsc_khz:
         # On a busy machine the kernel's measurement against an emulated timer fails, and its clock is slow for good.

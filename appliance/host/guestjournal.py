@@ -88,25 +88,26 @@ def is_told(entry: Entry) -> bool:
     return bool(entry.text) and (entry.transport != "kernel" or entry.level <= KERNEL_WORTH_TELLING)
 
 
-def datagram(entry: Entry) -> bytes:
-    """Return the entry as journald takes it."""
-    identifier = entry.identifier if _NAME.fullmatch(entry.identifier) else "guest"
+def datagram(entry: Entry, guest: str) -> bytes:
+    """Return the entry as journald takes it; whoever speaks in a guest is named behind it (`arsrv-1/systemd`)."""
+    speaker = entry.identifier if _NAME.fullmatch(entry.identifier) else "unknown"
     text = entry.text.encode()
-    head = f"PRIORITY={entry.level}\nSYSLOG_IDENTIFIER={identifier}\nALPHA_REN_GUEST=1\nMESSAGE\n".encode()
+    head = f"PRIORITY={entry.level}\nSYSLOG_IDENTIFIER={guest}/{speaker}\nALPHA_REN_GUEST={guest}\nMESSAGE\n".encode()
     return head + len(text).to_bytes(8, "little") + text + b"\n"
 
 
 class Journal:
-    """The host's journal."""
+    """The host's journal, as the guest of that name writes to it."""
 
-    def __init__(self, path: str = SOCKET) -> None:
+    def __init__(self, guest: str, path: str = SOCKET) -> None:
+        self._guest = guest
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def write(self, entry: Entry) -> bool:
         """Write an entry; return whether journald took it: while it is away or busy, the guest must not wait."""
         try:
-            self._socket.sendto(datagram(entry), self._path)
+            self._socket.sendto(datagram(entry, self._guest), self._path)
         except OSError:
             return False
         return True

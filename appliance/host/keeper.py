@@ -54,7 +54,7 @@ class Keeper:
         self._qmp = qmp
         self._process = process
         self._began = began
-        self._journal = Journal()
+        self._journal = Journal(guest.name)
         self._untold = 0
         self._index = _index(guest.tap)
 

@@ -181,6 +181,6 @@ def _network(cable: Ends) -> str:
         f"addr add {far4} dev eth0",
         f"addr add {far6} dev eth0 nodad",
         f"route add default via {near4.partition('/')[0]}",
-        f"-6 route add default via {near6.partition('/')[0]}",
+        f"route add default via {near6.partition('/')[0]}",
     ]
     return "\n".join([*lines, ""])

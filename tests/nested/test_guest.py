@@ -57,7 +57,7 @@ def test_the_server_is_a_guest_on_the_boxs_own_usr(machine: VirtualMachine) -> N
     assert (guest["instance"], guest["state"]) == ("arsrv-1", "running")
     keeper = machine.output("systemctl", "cat", UNIT)
     assert "OpenFile=/dev/mapper/usr:disk0:read-only" in keeper
-    inside = machine.output("journalctl", "-u", UNIT, "ALPHA_REN_GUEST=1", "-o", "cat")
+    inside = machine.output("journalctl", "-u", UNIT, "ALPHA_REN_GUEST=arsrv-1", "-o", "cat")
     assert "joined the cluster at revision" in inside
 
 

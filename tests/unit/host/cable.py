@@ -22,6 +22,7 @@ FRAME = 65536
 @asynccontextmanager
 async def plugged(near: Namespaces, tap: Tap, far: Namespaces, mac: str, network: str) -> AsyncIterator[str]:
     """Give the name of a namespace in `far` that is a guest on `tap`, set up by the `ip -batch` text `network`."""
+    words = far.directory / "network"
     guest = "guest"
     await far.call(lambda: far.make(guest))
     try:
@@ -32,8 +33,8 @@ async def plugged(near: Namespaces, tap: Tap, far: Namespaces, mac: str, network
             loop.add_reader(source, _carry, source, target)
         try:
             await said_in(far, guest, "ip", "link", "set", "eth0", "address", mac)
-            for line in network.splitlines():
-                await said_in(far, guest, "ip", *line.split())
+            words.write_text(network)
+            await said_in(far, guest, "ip", "-batch", str(words))
             yield guest
         finally:
             for descriptor in (here, there):

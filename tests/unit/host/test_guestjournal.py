@@ -75,25 +75,25 @@ def test_whatever_a_guest_writes_is_an_entry_or_nothing(pieces: list[bytes]) -> 
     for piece in pieces:
         for each in lines.feed(piece):
             found = entry(each)
-            assert found is None or isinstance(datagram(found), bytes)
+            assert found is None or isinstance(datagram(found, "srv-1"), bytes)
 
 
 def test_an_entry_reaches_the_journal_with_nothing_that_a_guest_could_forge(tmp_path: Path) -> None:
     path = str(tmp_path / "journal")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(path)
-        journal = Journal(path)
+        journal = Journal("srv-1", path)
         said = "one\n_SYSTEMD_UNIT=alpha-ren-supervisor.service\nPRIORITY=0"
         assert journal.write(read(MESSAGE=said, PRIORITY="5", SYSLOG_IDENTIFIER="x\nPRIORITY=0"))
         got = journald.recv(65536)
         journal.close()
     head, _, rest = got.partition(b"MESSAGE\n")
-    assert head.decode().splitlines() == ["PRIORITY=5", "SYSLOG_IDENTIFIER=guest", "ALPHA_REN_GUEST=1"]
+    assert head.decode().splitlines() == ["PRIORITY=5", "SYSLOG_IDENTIFIER=srv-1/unknown", "ALPHA_REN_GUEST=srv-1"]
     assert rest == len(said).to_bytes(8, "little") + said.encode() + b"\n"
 
 
 def test_a_journal_that_is_away_holds_nobody_up(tmp_path: Path) -> None:
-    journal = Journal(str(tmp_path / "nothing"))
+    journal = Journal("srv-1", str(tmp_path / "nothing"))
     assert not journal.write(read(MESSAGE="x"))
     journal.close()
 

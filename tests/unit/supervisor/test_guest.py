@@ -71,7 +71,7 @@ def test_the_guests_network_is_the_far_end_of_the_cable_and_its_way_out_the_near
         "addr add 10.156.48.2/30 dev eth0",
         "addr add fd9c:156:0:3::2/126 dev eth0 nodad",
         "route add default via 10.156.48.1",
-        "-6 route add default via fd9c:156:0:3::1",
+        "route add default via fd9c:156:0:3::1",
     ]
     assert BOTH.taps[0].addresses == ("10.156.48.1/30", "fd9c:156:0:3::1/126")
 
