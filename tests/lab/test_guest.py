@@ -17,7 +17,7 @@ from tests.lab.supervised import SUPERVISOR, apply, plan, processes, settled
 from tests.lab.systems import Record, http_target, post, running, wait_until
 
 TARGET_PORT = 8080
-GUEST_S = 120.0
+GUEST_S = 300.0
 """For a guest to start on a machine that emulates two of them and does other things."""
 NAMES = ("arsrv-1", "arsrv-2")
 
@@ -27,11 +27,13 @@ NAMESPACE = VM.replace('"vm"', '"namespace"')
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
-    """A box that is ready, both of its servers virtual machines, with an outside host beside it."""
-    settings = config.Config(arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT), isolation="vm"))
+    """A box that is ready, with an outside host beside it; its servers begin in namespaces and became guests."""
+    settings = config.Config(arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT), isolation="namespace"))
     plain = topology.default()
     [machine] = plain.machine
     with started(settings, plan=msgspec.structs.replace(plain, machine=(with_guests(machine),))) as box:
+        apply(box, VM)
+        wait_both(box)
         yield box
 
 
