@@ -23,6 +23,7 @@ class Guests:
         self._answers = answers
         self._found = found
         self.ground = Ground()
+        self._none_left = False
         self.moving = False
         """Whether an instance is still to move, which nobody tells of when its time has come."""
         self.notes: tuple[str, ...] = ()
@@ -32,8 +33,8 @@ class Guests:
 
     async def choose(self, placed: tuple[Placed, ...]) -> frozenset[str]:
         """Return the instances that are virtual machines in this round."""
-        if all(each.instance.isolation == "namespace" for each in placed):
-            self.moving, self.notes, self.reasons = False, (), ()
+        nobody_may = all(each.instance.isolation == "namespace" for each in placed)
+        if nobody_may and self._none_left:
             return frozenset()
         finding = await ground.kvm(self._found)
         disks = await asyncio.to_thread(ground.disks)
@@ -45,10 +46,13 @@ class Guests:
         serving = await self._serving(placed, behind, facts) if behind else set()
         self.moving = bool(behind)
         self.notes = tuple(_notes(placed, disks, finding, should, behind))
-        ordinary = () if "vm" in should.values() else (f"Servers run in namespaces: {finding.reason}.",)
+        why = "that is what is configured" if nobody_may else finding.reason
+        ordinary = () if "vm" in should.values() else (f"Servers run in namespaces: {why}.",)
         self.reasons = self.notes or ordinary
         result = chosen(placed, should, is_now, serving)
-        return frozenset(name for name, form in result.items() if form == "vm")
+        guests = frozenset(name for name, form in result.items() if form == "vm")
+        self._none_left = nobody_may and not guests
+        return guests
 
     async def _serving(
         self, placed: Iterable[Placed], behind: Iterable[str], facts: tuple[UnitFact, ...]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
 from appliance.component import Placed
+from appliance.config import Isolation
 from appliance.supervisor.guest import UNIT
 from appliance.supervisor.unit_text import unit_name
 from appliance.topology import UnitFact
@@ -19,12 +20,15 @@ SETTLED_S = 5.0
 
 
 def wanted(placed: Iterable[Placed], *, possible: bool, kvm: bool) -> dict[str, Form]:
-    """Return what each instance should be, of those that may be either; `possible` says whether a guest can be here."""
+    """Return what each instance should be; `possible` says whether there can be a guest here."""
     return {
-        each.instance.name: "vm" if possible and (each.instance.isolation == "vm" or kvm) else "namespace"
+        each.instance.name: "vm" if possible and _asks_for_one(each.instance.isolation, kvm=kvm) else "namespace"
         for each in placed
-        if each.instance.isolation != "namespace"
     }
+
+
+def _asks_for_one(isolation: Isolation, *, kvm: bool) -> bool:
+    return isolation == "vm" or (isolation == "auto" and kvm)
 
 
 def forms(instances: Iterable[str], facts: Iterable[UnitFact]) -> dict[str, Form]:
@@ -61,7 +65,7 @@ def chosen(
         by_component.setdefault(each.component, []).append(each.instance.name)
     result = {name: is_now.get(name, form) for name, form in should.items()}
     for names in by_component.values():
-        behind = [name for name in names if name in should and result[name] != should[name]]
+        behind = [name for name in names if result[name] != should[name]]
         if behind:
             first = min(behind, key=lambda name: (name in serving, names.index(name)))
             if all(name in serving for name in names if name != first):

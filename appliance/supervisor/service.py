@@ -65,7 +65,8 @@ APPLIED = "a configuration was applied"
 ROTATED = "a next key is taken into use"
 UNDONE = "a change was undone"
 NOT_CONFIRMED = "a change was not confirmed in time"
-INTENDED = {STARTED, APPLIED, ROTATED, UNDONE, NOT_CONFIRMED}
+MOVES = "servers move from one form to the other"
+INTENDED = {STARTED, APPLIED, ROTATED, UNDONE, NOT_CONFIRMED, MOVES}
 """Causes of rounds that somebody asked for; steps for any other are repairs."""
 
 OUTSIDE_URL = "alpha-ren.outside-url"
@@ -136,8 +137,7 @@ class Supervisor:
             self._tell_systemd()
             await asyncio.sleep(pace.rest_s(time.monotonic(), worked_s))
             retry_s = min(LONGEST_RETRY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
-            rest_s = MOVE_EVERY_S if self._intent.guests.moving else LOOK_EVERY_S
-            cause = await self._wake.wait(retry_s if self._problem else rest_s)
+            cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
 
     def _tell_systemd(self) -> None:
         """Once ready always ready; said again only in other words, since systemd passes every word on to everybody."""
@@ -162,6 +162,9 @@ class Supervisor:
         if self._status().ready:
             self._boot.ready()
         self._hotline.changed()
+        if self._intent.guests.moving:
+            # Nobody tells when the next one's time has come.
+            asyncio.get_running_loop().call_later(MOVE_EVERY_S, self._wake, MOVES)
         return steps
 
     async def _look_and_take(self, cause: str) -> int:

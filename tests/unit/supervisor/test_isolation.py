@@ -30,6 +30,13 @@ def every(form: Form) -> dict[str, Form]:
     return dict.fromkeys(NAMES, form)
 
 
+def next_of(should: dict[str, Form], is_now: dict[str, Form], serving: frozenset[str]) -> dict[str, Form]:
+    """What the three servers are to be next, beside others that are namespaces and serve."""
+    others: dict[str, Form] = {each.instance.name: "namespace" for each in placed() if each.component != "srv"}
+    result = chosen(placed(), {**others, **should}, {**others, **is_now}, serving | others.keys())
+    return {name: result[name] for name in NAMES}
+
+
 @pytest.mark.parametrize(
     ("isolation", "kvm", "possible", "form"),
     [
@@ -39,16 +46,15 @@ def every(form: Form) -> dict[str, Form]:
         ("vm", True, True, "vm"),
         ("vm", False, True, "vm"),
         ("vm", True, False, "namespace"),
+        ("namespace", True, True, "namespace"),
     ],
 )
 def test_a_guest_is_made_where_it_is_asked_for_or_where_kvm_works(
     isolation: Isolation, *, kvm: bool, possible: bool, form: Form
 ) -> None:
-    assert wanted(placed(isolation), possible=possible, kvm=kvm) == every(form)
-
-
-def test_what_may_only_be_a_namespace_is_no_question() -> None:
-    assert wanted(placed("namespace"), possible=True, kvm=True) == {}
+    should = wanted(placed(isolation), possible=possible, kvm=kvm)
+    assert {name: should[name] for name in NAMES} == every(form)
+    assert {form for name, form in should.items() if name not in NAMES} == {"namespace"}
 
 
 def test_what_an_instance_is_shows_in_its_units() -> None:
@@ -58,20 +64,21 @@ def test_what_an_instance_is_shows_in_its_units() -> None:
 
 
 def test_a_machine_that_starts_gets_what_is_wanted_at_once() -> None:
-    assert chosen(placed(), every("vm"), {}, frozenset()) == every("vm")
+    assert next_of(every("vm"), {}, frozenset()) == every("vm")
 
 
-def test_servers_move_one_at_a_time_and_only_while_all_others_serve() -> None:
-    now, should = every("namespace"), every("vm")
+@pytest.mark.parametrize(("before", "after"), [("namespace", "vm"), ("vm", "namespace")])
+def test_servers_move_one_at_a_time_and_only_while_all_others_serve(before: Form, after: Form) -> None:
+    now, should = every(before), every(after)
     steps = []
     while now != should:
-        then = chosen(placed(), should, now, ALL_SERVE)
+        then = next_of(should, now, ALL_SERVE)
         [moved] = [name for name in NAMES if then[name] != now[name]]
         steps.append(moved)
         # It is away, and then there but not yet at work: nobody else goes.
         away = {name: form for name, form in now.items() if name != moved}
         for is_now in (away, then):
-            waiting = chosen(placed(), should, is_now, ALL_SERVE - {moved})
+            waiting = next_of(should, is_now, ALL_SERVE - {moved})
             assert waiting == then
         now = then
     assert steps == list(NAMES)
@@ -79,17 +86,17 @@ def test_servers_move_one_at_a_time_and_only_while_all_others_serve() -> None:
 
 def test_a_form_that_does_not_work_costs_one_server_and_no_more() -> None:
     now: dict[str, Form] = {**every("namespace"), "srv-1": "vm"}
-    assert chosen(placed(), every("vm"), now, ALL_SERVE - {"srv-1"}) == now
+    assert next_of(every("vm"), now, ALL_SERVE - {"srv-1"}) == now
 
 
 def test_one_that_serves_nobody_anyway_goes_first() -> None:
-    then = chosen(placed(), every("vm"), every("namespace"), ALL_SERVE - {"srv-2"})
+    then = next_of(every("vm"), every("namespace"), ALL_SERVE - {"srv-2"})
     assert then == {**every("namespace"), "srv-2": "vm"}
 
 
 def test_a_change_of_mind_takes_back_the_one_that_moved() -> None:
     now: dict[str, Form] = {**every("namespace"), "srv-1": "vm"}
-    assert chosen(placed(), every("namespace"), now, ALL_SERVE - {"srv-1"}) == every("namespace")
+    assert next_of(every("namespace"), now, ALL_SERVE - {"srv-1"}) == every("namespace")
 
 
 def test_a_server_counts_once_it_has_been_active_for_a_while() -> None:
