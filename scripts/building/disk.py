@@ -9,7 +9,7 @@ from scripts.building import inputs, keys, mkosirun, paths, publish, space, tree
 
 # What every profile needs between the firmware and /usr, and to make /var; the profile adds what reaches its disk.
 INITRD_MODULES = ("autofs4", "dm-mod", "dm-verity", "efivarfs", "erofs", "ext4", "loop")
-INITRD_INPUTS = ("image/initrd", "scripts/building/disk.py")
+INITRD_INPUTS = ("image/cutting", "image/initrd", "scripts/building/disk.py")
 
 
 def folder(profile: str) -> Path:

@@ -20,6 +20,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "lab": (
         *BASE,
         "dnsmasq-base",  # DHCP of the lab's LANs
+        "erofs-utils",  # disks of virtual machines in the lab
         "iproute2",
         "nftables",
         "systemd-container",  # systemd-nspawn

@@ -34,6 +34,8 @@ def build(
                 f"--workspace-directory={work}",
                 f"--output-directory={OUT}",
                 f"--source-date-epoch={inputs.epoch()}",
+                # What configurations share: their scripts find it below $SRCDIR.
+                f"--build-sources={paths.REPOSITORY / 'image/cutting'}:image/cutting",
                 *tree,
                 *arguments,
                 "--force",

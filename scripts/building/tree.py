@@ -7,6 +7,7 @@ from appliance.hwprofile import HardwareProfile
 from scripts.building import inputs, mkosirun, paths, publish, space, wheels
 
 INPUTS = (
+    "image/cutting",
     "image/tools",
     "image/tree",
     "requirements/box.lock",

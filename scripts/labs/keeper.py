@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.errors import ApplianceError
-from scripts.labs import cgroup, control, kernel, lan, process, publish, state, topology, wiring
+from scripts.labs import cgroup, control, guests, kernel, lan, process, publish, state, topology, wiring
 from scripts.labs.errors import LabError, NoSuchLab
 from scripts.labs.host import Host
 from scripts.labs.machine import Machine, Sources
@@ -115,6 +115,9 @@ class Keeper:
             what = f"Host `{host_spec.name}`"
             tasks.append(group.create_task(self._must_live(children, host.leader, what, host.log)))
         sources = Sources(tree=Path(self._plan.tree), working_copy=Path(self._plan.working_copy))
+        if any(spec.guests for spec in whole.machine):
+            disks = await asyncio.to_thread(guests.make, sources.tree, sources.working_copy, self._folder / "guests")
+            sources = msgspec.structs.replace(sources, disks=disks)
         for spec in whole.machine:
             full = msgspec.structs.replace(spec, credentials=credentials(spec, self._published))
             folder = self._folder / "machines" / spec.name

@@ -16,7 +16,12 @@ from scripts.labs.topology import Topology
 
 WORKING_COPY = Path(__file__).resolve().parents[2]
 DEFAULT_TREE = WORKING_COPY / "build" / "tree" / "qemu"
-NEEDED = {"systemd-nspawn": "systemd-container", "dnsmasq": "dnsmasq-base", "ip": "iproute2"}
+NEEDED = {
+    "dnsmasq": "dnsmasq-base",
+    "ip": "iproute2",
+    "mkfs.erofs": "erofs-utils",
+    "systemd-nspawn": "systemd-container",
+}
 """Commands the lab calls, and Debian's packages that have them."""
 
 

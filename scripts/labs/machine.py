@@ -16,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from scripts.labs import cgroup, kernel, lan, topology, wiring
+from scripts.labs import cgroup, guests, kernel, lan, topology, wiring
 from scripts.labs.process import Children
 
 State = Literal["off", "starting", "running"]
@@ -30,10 +30,13 @@ CODE = "usr/lib/alpha-ren"
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a machine's bytes come from: the firmware's tree and, over it, the working copy."""
+    """Where a machine's bytes come from: the firmware's tree and, over it, the working copy; for one that runs virtual
+    machines also both of them as `disks`.
+    """
 
     tree: Path
     working_copy: Path
+    disks: guests.Disks | None = None
 
     def overlays(self) -> list[str]:
         """Return the packages that both have."""
@@ -55,6 +58,8 @@ def command_line(machine: topology.Machine, sources: Sources, folder: Path) -> l
         f"--bind={folder / 'var'}:/var", "--bind=/dev/net/tun",
     ]  # fmt: skip
     argv += [f"--bind-ro={sources.working_copy / name}:/{CODE}/{name}" for name in sources.overlays()]
+    if machine.guests and sources.disks is not None:
+        argv += [f"--bind-ro={sources.disks.usr}:{guests.USR}", f"--bind-ro={sources.disks.code}:{guests.CODE}"]
     argv += [f"--load-credential={name}:{folder / 'credentials' / name}" for name in sorted(machine.credentials)]
     return [*argv, *machine.cmdline]
 

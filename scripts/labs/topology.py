@@ -58,8 +58,8 @@ class Machine(_Table, frozen=True, kw_only=True):
 
     `publish` are TCP ports that this computer's loopback forwards to the machine's first card. The configuration is
     `config`, or the text of `config_file` (relative to the topology file); `credentials` are handed over as they are.
-    `cmdline` are words that the kernel command line would have on a box, such as `systemd.mask=UNIT`. `start` = false
-    leaves it switched off.
+    `cmdline` are words that the kernel command line would have on a box, such as `systemd.mask=UNIT`. With `guests` it
+    can run virtual machines: their disks are in it, which a box has in its own. `start` = false leaves it off.
     """
 
     name: Name
@@ -69,6 +69,7 @@ class Machine(_Table, frozen=True, kw_only=True):
     config_file: str = ""
     credentials: dict[str, str] = {}
     cmdline: tuple[str, ...] = ()
+    guests: bool = False
     start: bool = True
 
 

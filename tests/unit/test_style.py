@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CODE = ("appliance", "firstboot", "scripts", "tests")
+CODE = ("appliance", "firstboot", "image/cutting", "scripts", "tests")
 
 
 @pytest.mark.parametrize(

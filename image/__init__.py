@@ -1,0 +1,1 @@
+"""What the image builder reads, and what its scripts share."""
