@@ -43,7 +43,8 @@ PROXY = UnitSpec(
 
 UPLINK = UnitSpec(
     name="uplink",
-    exec=("/usr/sbin/dhcpcd", "-B", "-q", "-f", f"{HERE}/dhcpcd.conf", "uplink"),
+    # Told no interface it outlives the one that its configuration allows, which may be pulled out and come again.
+    exec=("/usr/sbin/dhcpcd", "-B", "-q", "-f", f"{HERE}/dhcpcd.conf"),
     kind="exec",
     user="root",
     # The last six are for separating its privileges: only a proxy of it stays root, the rest runs as user dhcpcd.
