@@ -69,6 +69,8 @@ class Observer:
             if name in stale.links or name not in self._seen:
                 self._guards = {key: each for key, each in self._guards.items() if each.namespace != name}
                 self._seen[name] = see(self._namespaces, name)
+        # In the same order whatever was looked at last, so that the same is told in the same way.
+        self._seen = {name: self._seen[name] for name in inodes}
         self._sockets.keep(inodes)
 
     def network(self, wanted: Machine) -> Observed:
