@@ -19,13 +19,13 @@ from appliance.config import Config
 from appliance.contracts.access import Access, Rights
 from appliance.contracts.letters import EVERY_ADDRESS
 from appliance.contracts.service import Leg, ServiceContext
-from appliance.hwprofile import Budget
+from appliance.hwprofile import Budget, Role
 from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
 from appliance.supervisor.keys import next_name
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
 from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
-from appliance.supervisor.uplink import UPLINK, links
+from appliance.supervisor.uplink import UPLINK, beside, links
 from appliance.topology import (
     HOST,
     Bridge,
@@ -61,14 +61,21 @@ _INNER_SYSCTLS = (
 )
 
 
-# dhcpcd writes them where they are otherwise, and its sandbox does not let it.
-_UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
+_GATEWAY_SYSCTLS = (
+    # dhcpcd writes it where it is otherwise, and its sandbox does not let it.
+    ("ipv4/conf/default/promote_secondaries", "1"),
+    # Who is on one LAN is not told that the gateway has the addresses of another.
+    ("ipv4/conf/all/arp_ignore", "1"),
+)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration does not say: the uplink's cards and lease, keys made here, hardware."""
+    """What the configuration does not say: the uplink's cards and lease, the cards of LANs by role, keys made here,
+    hardware.
+    """
 
     uplink_nics: tuple[str, ...] = ()
+    lan_nics: Mapping[Role, str] = {}
     uplink_v4: tuple[str, ...] = ()
     uplink_v6: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
@@ -107,7 +114,7 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
     machine = Machine(
         bridges=tuple(Bridge(name=network) for network in NETWORKS),
         namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each) for each in placed)),
-        nics=carriers.nics,
+        nics=(*carriers.nics, *beside(config.network, gateway(placed).instance.name, facts.lan_nics)),
         bonds=carriers.bonds,
         vlans=carriers.vlans,
         veths=tuple(veth for each in placed for veth in _veths(config, each)),
@@ -152,7 +159,7 @@ def _access(placed: tuple[Placed, ...], facts: Facts) -> tuple[Access, ...]:
 
 def _namespace(placed: Placed) -> Namespace:
     routes = placed.instance.is_gateway or placed.instance.wireguard is not None
-    sysctls = _INNER_SYSCTLS + (_UPLINK_SYSCTLS if placed.instance.is_gateway else ())
+    sysctls = _INNER_SYSCTLS + (_GATEWAY_SYSCTLS if placed.instance.is_gateway else ())
     return Namespace(name=placed.instance.name, forwarding=routes, sysctls=sysctls)
 
 
