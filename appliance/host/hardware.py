@@ -43,12 +43,17 @@ def card(name: str, link: Link, held_in: str = "", buses: Path = BUSES) -> Card:
 
 
 def settled(name: str) -> bool:
-    """Whether udevd is done with a card: before, it may yet give it another name. Blocks on sysfs."""
+    """Whether udevd is done with a card: before, it may yet give it another name. Blocks on sysfs.
+
+    One that is not there under this name has just got another, or is gone; an event tells of either.
+    """
     if not UDEV.exists():
         return True
     try:
         return bool(pyudev.Devices.from_name(pyudev.Context(), "net", name).is_initialized)
-    except (pyudev.DeviceNotFoundError, OSError):
+    except pyudev.DeviceNotFoundError:
+        return False
+    except OSError:
         return True
 
 
