@@ -86,7 +86,7 @@ def test_of_two_that_fit_the_one_that_was_moved_stays_the_uplink_also_for_a_new_
     with extra(machine, "virtio-net-pci"):
         said = wait_for_warnings(machine, "nic-ambiguous")
         assert said["nic-ambiguous"].startswith("2 network cards fit the uplink, ")
-        machine.output("systemctl", "restart", SUPERVISOR)
+        machine.output("systemctl", "restart", SUPERVISOR, deadline_s=SETTLED_DEADLINE_S)
         assert wait_for_warnings(machine, "nic-ambiguous") == said
         assert cards(machine) == {"uplink": HARDWARE}
         assert machine.output("alpha-ren", "plan").startswith("Nothing to do")
