@@ -160,7 +160,8 @@ def _repair_text(repair: Repair) -> str:
 
 def nic_text(nic: NicStatus) -> str:
     """Return a network card for a person: its name and role, and what tells it from others."""
-    return f"{nic.name}: {nic.role} ({', '.join(part for part in (nic.driver, nic.bus, nic.mac) if part)})"
+    place = ", ".join(part for part in (nic.driver, nic.bus, nic.mac) if part)
+    return "  ".join((f"{nic.name}: {nic.role} ({place})", *nic.addresses))
 
 
 def status_text(status: MachineStatus) -> str:

@@ -6,20 +6,24 @@ It knows no component by name.
 """
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
-from appliance.config import Config, Isolation
+from appliance.config import Config, Isolation, SideRole
 from appliance.contracts.access import Access, Rights
 from appliance.contracts.service import Leg
 from appliance.errors import ApplianceError
-from appliance.topology import ANYWHERE, NetworkName, Protocol
+from appliance.topology import ANYWHERE, LanName, NetworkName, Protocol
 
 RUN = "/run/alpha-ren"
 STATE = "/var/lib/alpha-ren"
 PYTHON = "/usr/bin/python3"
+
+
+LAN_LEGS: Mapping[SideRole, LanName] = {"cluster": "cluster-lan", "management": "management"}
+"""The gateway's legs on the LANs beside the uplink, by the role of their cards."""
 
 
 class BadDeclaration(ApplianceError):
@@ -34,12 +38,15 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Port(Declared, frozen=True):
-    """A port an instance listens on, found by its `name`; on the `uplink` leg it answers the outside (any source)."""
+    """A port an instance listens on, found by its `name`; with `outside` it answers anybody on the uplink, and anybody
+    on those of the `lans` whose cards are used.
+    """
 
     name: str
     number: int
     protocol: Protocol = "tcp"
     outside: bool = False
+    lans: tuple[LanName, ...] = ()
 
 
 class Peer(Declared, frozen=True):
@@ -71,12 +78,13 @@ class Exposure(Declared, frozen=True):
 
 
 class Forward(Declared, frozen=True):
-    """A port on the outside that the gateway hands on unchanged (nftables DNAT) to this instance's port of that
-    name.
+    """A port on the uplink, and on those of the `lans` whose cards are used, that the gateway hands on unchanged
+    (nftables DNAT) to this instance's port of that name.
     """
 
     port: str
     number: int
+    lans: tuple[LanName, ...] = ()
 
 
 class Credential(Declared, frozen=True):
@@ -267,6 +275,13 @@ class ComponentSpec(Declared, frozen=True):
 
 
 Declare = Callable[[Config], ComponentSpec]
+
+
+def asking_legs(config: Config) -> dict[NetworkName, tuple[int, ...]]:
+    """Return the gateway's legs whose addresses a client asks for, with the IP versions of those."""
+    legs: dict[NetworkName, tuple[int, ...]] = {"uplink": config.network.uplink.leased}
+    legs |= {LAN_LEGS[role]: side.leased for role, side in config.network.sides.items()}
+    return {leg: versions for leg, versions in legs.items() if versions}
 
 
 def inner_network(config: Config, network: NetworkName) -> tuple[ipaddress.IPv4Network, ipaddress.IPv6Network]:

@@ -41,24 +41,22 @@ class Machine(_Section, frozen=True):
     cluster: Label = "main"
 
 
-class Uplink(_Section, frozen=True):
-    """What the uplink is, and how it gets its addresses: by `mode`, and IPv6 by `mode6`.
+SideRole = Literal["cluster", "management"]
+"""The roles of network cards beside the uplink."""
 
-    It is a network card, or with `bond` all that have the role together (IEEE 802.1AX); with a `vlan` other than 0 it
-    is that VLAN of it (IEEE 802.1Q). `auto` is router advertisements and DHCPv6. A `static` one needs address and
-    gateway. IPv6 is `static` with an `address6`, else `auto` beside DHCP and `off` beside a static IPv4, unless
-    `mode6` says something else.
+
+class Side(_Section, frozen=True):
+    """How the card of a LAN gets its addresses: by `mode`, and IPv6 by `mode6`, where `auto` is router advertisements
+    and DHCPv6.
+
+    IPv6 is `static` with an `address6`, else `auto` beside DHCP and `off` beside a static IPv4, unless `mode6` says
+    something else. Nothing but the LAN itself is reached through it.
     """
 
-    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
-    bond: Literal["", "lacp"] = ""
     mode: Literal["dhcp", "static"] = "dhcp"
     address: str = ""
-    gateway: str = ""
     mode6: Literal["", "auto", "static", "off"] = ""
     address6: str = ""
-    gateway6: str = ""
-    resolvers: tuple[str, ...] = ()
 
     @property
     def six(self) -> Literal["auto", "static", "off"]:
@@ -75,18 +73,42 @@ class Uplink(_Section, frozen=True):
         """The static addresses, in CIDR form as the kernel writes them."""
         return tuple(str(ipaddress.ip_interface(text)) for text in (self.address, self.address6) if text)
 
+
+class Uplink(Side, frozen=True):
+    """What the uplink is, and how it gets its addresses: as the card of a LAN does, and a way out beside them.
+
+    It is a network card, or with `bond` all that have the role together (IEEE 802.1AX); with a `vlan` other than 0 it
+    is that VLAN of it (IEEE 802.1Q). A `static` one needs address and gateway.
+    """
+
+    vlan: Annotated[int, Meta(ge=0, le=4094)] = 0
+    bond: Literal["", "lacp"] = ""
+    gateway: str = ""
+    gateway6: str = ""
+    resolvers: tuple[str, ...] = ()
+
     @property
     def gateways(self) -> tuple[str, ...]:
         """The gateways of the static addresses, as the kernel writes them."""
         return tuple(str(ipaddress.ip_address(text)) for text in (self.gateway, self.gateway6) if text)
 
 
-class Network(_Section, frozen=True):
-    """The uplink and the inner networks (`inner4` is an IPv4 /16, `inner6` an IPv6 ULA /48)."""
+class Network(_Section, frozen=True, omit_defaults=True):
+    """The uplink, the LANs on cards of their own, and the inner networks (`inner4` is an IPv4 /16, `inner6` an IPv6
+    ULA /48). Without its section a LAN's card is not used: `cluster` is where ARSRV hosts are, `management` operators.
+    """
 
     uplink: Uplink = Uplink()
+    cluster: Side | None = None
+    management: Side | None = None
     inner4: str = "10.156.0.0/16"
     inner6: str = "fd9c:156::/48"
+
+    @property
+    def sides(self) -> dict[SideRole, Side]:
+        """The LANs whose cards are used."""
+        sides: tuple[tuple[SideRole, Side | None], ...] = (("cluster", self.cluster), ("management", self.management))
+        return {role: side for role, side in sides if side is not None}
 
 
 Isolation = Literal["auto", "vm", "namespace"]
@@ -246,6 +268,9 @@ def _check(config: Config) -> None:
         )
     _check_networks(config.network)
     _check_uplink(config.network.uplink)
+    for role, side in config.network.sides.items():
+        _check_side(side, f"$.network.{role}")
+    _check_apart(config.network)
     _check_mail(config.mail)
     _check_queue(config.queue, f"{config.machine.lan}/{config.machine.cluster}")
     slots = [peer.slot for peer in config.vpn.peers]
@@ -282,6 +307,34 @@ def _check_uplink(uplink: Uplink) -> None:
         raise InvalidConfig(f"`mode6` {uplink.six} takes no address6 and no gateway6 - at `$.network.uplink`.")
     if uplink.six != "off" and ":" in uplink.address:
         raise InvalidConfig("`address` is an IPv6 address, and `mode6` asks for more - at `$.network.uplink`.")
+
+
+def _check_side(side: Side, where: str) -> None:
+    try:
+        if side.mode == "static" and (side.address or not side.address6):
+            ipaddress.IPv4Interface(side.address)
+        if side.six == "static":
+            ipaddress.IPv6Interface(side.address6)
+    except ValueError as error:
+        raise InvalidConfig(f"The card's address is not valid: {error} - at `{where}`.") from error
+    if side.mode == "dhcp" and side.address:
+        raise InvalidConfig(f"With DHCP a card takes no address - at `{where}`.")
+    if side.six != "static" and side.address6:
+        raise InvalidConfig(f"`mode6` {side.six} takes no address6 - at `{where}`.")
+
+
+def _check_apart(network: Network) -> None:
+    """Raise InvalidConfig where two cards, or a LAN and the inside, have one network: answers would go astray."""
+    known = [("uplink", address) for address in network.uplink.addresses] if network.sides else []
+    known += [("inside", network.inner4), ("inside", network.inner6)] if network.sides else []
+    for role, side in network.sides.items():
+        for address in side.addresses:
+            here = ipaddress.ip_interface(address).network
+            for other, text in known:
+                there = ipaddress.ip_interface(text).network
+                if here.version == there.version and here.overlaps(there):
+                    raise InvalidConfig(f"The LAN {here} is part of the {other}'s {there} - at `$.network.{role}`.")
+        known += [(role, address) for address in side.addresses]
 
 
 def _check_way_out(interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface, gateway: str) -> None:

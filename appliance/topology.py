@@ -10,7 +10,10 @@ from typing import Literal
 import msgspec
 
 Protocol = Literal["tcp", "udp"]
-NetworkName = Literal["uplink", "dmz", "cluster"]
+LanName = Literal["cluster-lan", "management"]
+"""A leg of the gateway on a LAN beside the uplink; as the source of a flow it is whoever is there."""
+NetworkName = Literal["uplink", "dmz", "cluster", "cluster-lan", "management"]
+LANS: tuple[LanName, ...] = ("cluster-lan", "management")
 ANYWHERE = "any"
 """A flow to or from the outside world, whatever its address."""
 
@@ -194,8 +197,8 @@ class FlowRule(Noun, frozen=True, kw_only=True):
     """One allowed flow of the one table: who may open a connection to whom, on what, and which component asked for
     it, why.
 
-    `source` and `target` are instance names or ANYWHERE; `to` narrows an ANYWHERE target to a CIDR, `via` is the
-    network leg on which an ANYWHERE source or target is met.
+    `source` and `target` are instance names or ANYWHERE, a source also a LAN; `to` narrows an ANYWHERE target to a
+    CIDR, `via` is the network leg on which a source or target from outside is met.
     """
 
     source: str

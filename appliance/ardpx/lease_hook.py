@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -IS
-"""The script that dhcpcd runs at every change (dhcpcd-run-hooks(8)): it notes addresses and resolvers in lease.json.
+"""The script that dhcpcd runs at every change (dhcpcd-run-hooks(8)): it notes the uplink's addresses and resolvers in
+lease.json. What a LAN's server says of resolvers is not heard: it has no say about the way out.
 
 It stands alone on the standard library: it is started anew for each event, in isolated mode and without site packages.
 Who reads the file is `appliance.contracts.lease`.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 ENDED = {"EXPIRE", "EXPIRE6", "NAK", "RELEASE", "RELEASE6", "STOP", "STOP6", "FAIL"}
 LEASE_NAME = "lease.json"
+UPLINK = "uplink"
 
 
 def part_of(told: dict[str, str]) -> dict[str, list[str]]:
@@ -31,7 +33,7 @@ def part_of(told: dict[str, str]) -> dict[str, list[str]]:
 def merged(before: str, told: dict[str, str]) -> str | None:
     """Return the new content of the file, or None for an event that says nothing about a lease."""
     protocol = told.get("protocol", "")
-    if protocol not in ("dhcp", "dhcp6", "ra"):
+    if protocol not in ("dhcp", "dhcp6", "ra") or told.get("interface") != UPLINK:
         return None
     lease = json.loads(before) if before else {"version": 1}
     lease[protocol] = part_of(told)

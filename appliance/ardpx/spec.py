@@ -6,6 +6,7 @@ from string import Template
 
 from appliance.ardpx import haproxy
 from appliance.component import (
+    LAN_LEGS,
     RUN,
     STATE,
     ComponentSpec,
@@ -17,18 +18,20 @@ from appliance.component import (
     Resources,
     Site,
     UnitSpec,
+    asking_legs,
 )
 from appliance.config import Config
+from appliance.topology import NetworkName
 
 NAME = "ardpx"
 SLOT = 1
 HERE = f"{RUN}/{NAME}"
 CONTROL = f"{HERE}/control"
-VERSIONS = {(4, 6): "", (4,): "ipv4only", (6,): "ipv6only"}
-"""dhcpcd's word for the IP versions that it looks after."""
+VERSIONS = {(4, 6): "", (4,): "noipv6", (6,): "noipv4"}
+"""dhcpcd's word for the IP versions that it does not look after on an interface."""
 IDENTITY = f"{STATE}/identity"
-HTTPS = Port(name="https", number=443, outside=True)
-HTTP = Port(name="http", number=80, outside=True)
+HTTPS = Port(name="https", number=443, outside=True, lans=("management",))
+HTTP = Port(name="http", number=80, outside=True, lans=("management",))
 
 PROXY = UnitSpec(
     exec=("/usr/sbin/haproxy", "-Ws", "-f", f"{HERE}/haproxy.cfg"),
@@ -43,7 +46,8 @@ PROXY = UnitSpec(
 
 UPLINK = UnitSpec(
     name="uplink",
-    exec=("/usr/sbin/dhcpcd", "-B", "-q", "-f", f"{HERE}/dhcpcd.conf", "uplink"),
+    # Told no interface it outlives the one that its configuration allows, which may be pulled out and come again.
+    exec=("/usr/sbin/dhcpcd", "-B", "-q", "-f", f"{HERE}/dhcpcd.conf"),
     kind="exec",
     user="root",
     # The last six are for separating its privileges: only a proxy of it stays root, the rest runs as user dhcpcd.
@@ -58,20 +62,22 @@ UPLINK = UnitSpec(
 
 
 def declare(config: Config) -> ComponentSpec:
-    """Return the gateway of this machine; a static uplink has no DHCP client, its addresses come with the interface."""
+    """Return the gateway of this machine; static addresses need no DHCP client, they come with the interface."""
     gateway = Instance(
         name=NAME,
         slot=SLOT,
-        legs=("uplink", "dmz", "cluster"),
+        legs=("uplink", "dmz", "cluster", *(LAN_LEGS[role] for role in config.network.sides)),
         ports=(HTTPS, HTTP),
-        units=(PROXY, UPLINK) if config.network.uplink.leased else (PROXY,),
+        units=(PROXY, UPLINK) if asking_legs(config) else (PROXY,),
         resources=Resources(memory_mb=384, tasks=256, open_files=16384),
     )
     return ComponentSpec(name=NAME, instances=(gateway,), render=render)
 
 
 def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
-    """Yield HAProxy's configuration and, for a DHCP uplink, dhcpcd's with the script that notes the lease."""
+    """Yield HAProxy's configuration and, where addresses are asked for, dhcpcd's with the script that notes the
+    uplink's.
+    """
     yield RenderedFile(
         name="haproxy.cfg",
         content=haproxy.render(site.placed, CONTROL),
@@ -80,18 +86,26 @@ def render(site: Site, placed: Placed) -> Iterable[RenderedFile]:
         reloads=("",),
     )
     uplink = site.config.network.uplink
-    if uplink.leased:
+    asking = asking_legs(site.config)
+    if asking:
         yield RenderedFile(name="lease-hook", content=_text("lease_hook.py"), mode=0o755)
         yield RenderedFile(
             name="dhcpcd.conf",
             content=Template(_text("dhcpcd.conf.tmpl")).substitute(
                 hook=f"{HERE}/lease-hook",
                 machine=site.config.machine.name,
-                versions=VERSIONS[uplink.leased],
+                interfaces=" ".join(asking),
+                parts="\n".join(_asking(leg, versions) for leg, versions in asking.items()),
                 made_of=f"VLAN {uplink.vlan}, " * bool(uplink.vlan) + ("a bond" if uplink.bond else "a network card"),
             ),
             restarts=(UPLINK.name,),
         )
+
+
+def _asking(leg: NetworkName, versions: tuple[int, ...]) -> str:
+    """Return what dhcpcd is told of one interface: there is one way out, and nobody on a LAN opens another."""
+    aside = ("nogateway", "nooption classless_static_routes") if leg != "uplink" else ()
+    return "\n".join(line for line in (f"interface {leg}", VERSIONS[versions], *aside) if line)
 
 
 def _text(name: str) -> str:

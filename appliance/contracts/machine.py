@@ -102,7 +102,7 @@ class InstanceUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 class NicStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A network card with a role: its name on the host, its own MAC address, its driver and bus address (empty where
-    the system does not tell).
+    the system does not tell), and its addresses in CIDR form where it is no uplink, whose are told apart.
     """
 
     name: str
@@ -110,6 +110,7 @@ class NicStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     mac: str
     driver: str = ""
     bus: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 class Repair(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

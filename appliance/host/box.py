@@ -95,9 +95,11 @@ class Box:
 
         return await asyncio.to_thread(told)
 
-    async def addresses(self, namespace: str) -> tuple[str, ...]:
-        """Return the addresses (CIDR form) of the cards that were moved into a namespace."""
-        return await self._looked(lambda: self._observer.uplink(namespace))
+    async def addresses(self, namespace: str) -> dict[str, tuple[str, ...]]:
+        """Return the addresses (CIDR form) of the cards that were moved into a namespace, and of what they carry, by
+        interface.
+        """
+        return await self._looked(lambda: self._observer.outer(namespace))
 
     async def make(self, noun: Noun) -> None:
         """Make one noun true (units have verbs of their own); raise an ApplianceError that says why not."""

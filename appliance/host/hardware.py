@@ -20,7 +20,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """A network card: its name on the host, its own MAC address, and where it is plugged in (its device in sysfs).
 
     Driver and path are empty where the system does not tell, as in a container. `held_in` is the namespace that it was
-    moved into.
+    moved into, `held_as` its name there.
     """
 
     name: str
@@ -28,24 +28,32 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = ""
     path: str = ""
     held_in: str = ""
+    held_as: str = ""
 
 
 def card(name: str, link: Link, held_in: str = "", buses: Path = BUSES) -> Card:
     """Return what is known of the card behind a link, wherever it was moved. Blocks on sysfs."""
     device = buses / link.bus / "devices" / link.device
+    held_as = link.name if held_in else ""
     if not (link.bus and device.exists()):
-        return Card(name=name, mac=link.own_mac, held_in=held_in)
+        return Card(name=name, mac=link.own_mac, held_in=held_in, held_as=held_as)
     driver = (device / "driver").resolve().name if (device / "driver").exists() else ""
-    return Card(name=name, mac=link.own_mac, driver=driver, path=str(device.resolve()), held_in=held_in)
+    path = str(device.resolve())
+    return Card(name=name, mac=link.own_mac, driver=driver, path=path, held_in=held_in, held_as=held_as)
 
 
 def settled(name: str) -> bool:
-    """Whether udevd is done with a card: before, it may yet give it another name. Blocks on sysfs."""
+    """Whether udevd is done with a card: before, it may yet give it another name. Blocks on sysfs.
+
+    One that is not there under this name has just got another, or is gone; an event tells of either.
+    """
     if not UDEV.exists():
         return True
     try:
         return bool(pyudev.Devices.from_name(pyudev.Context(), "net", name).is_initialized)
-    except (pyudev.DeviceNotFoundError, OSError):
+    except pyudev.DeviceNotFoundError:
+        return False
+    except OSError:
         return True
 
 

@@ -72,6 +72,8 @@ class Observer:
             if name in stale.links or name not in self._seen:
                 self._guards = {key: each for key, each in self._guards.items() if each.namespace != name}
                 self._seen[name] = see(self._namespaces, name)
+        # In the same order whatever was looked at last, so that the same is told in the same way.
+        self._seen = {name: self._seen[name] for name in inodes}
         self._sockets.keep(inodes)
 
     def network(self, wanted: Machine) -> Observed:
@@ -111,13 +113,15 @@ class Observer:
             if link.name != "lo" and link.mac and not link.master and link.alias != OURS and link.kind in CARD_KINDS
         )
 
-    def uplink(self, namespace: str) -> tuple[str, ...]:
-        """Return the addresses (CIDR form) of the cards that were moved into a namespace, and of what they carry."""
+    def outer(self, namespace: str) -> dict[str, tuple[str, ...]]:
+        """Return the addresses (CIDR form) of the cards that were moved into a namespace, and of what they carry, by
+        interface.
+        """
         if namespace not in self._seen:
-            return ()
+            return {}
         seen = self._seen[namespace]
         cards = [link for link in seen.links.values() if link.alias.startswith(NIC) or _is_carried(link)]
-        return tuple(sorted(address for card in cards for address in seen.addresses.get(card.index, ())))
+        return {card.name: tuple(sorted(seen.addresses.get(card.index, ()))) for card in cards}
 
     def _forget(self, name: str) -> None:
         for kept in (self._seen, self._listed, self._values):

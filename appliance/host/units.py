@@ -170,6 +170,8 @@ class Units:
     async def remove(self, name: str, deadline_s: float = JOB_DEADLINE_S) -> None:
         """Stop it, wait until it has, and take its text away. Raise UnitFailed or DeadlinePassed."""
         await self._job("StopUnit", name, deadline_s)
+        # One that had to be killed would stay known as failed, in no slice of ours, and its successor be refused.
+        await self._call("ResetFailedUnit", "s", [name], may_fail=True)
         for path in (self._directory / name, self._loaded / f"{name}.json"):
             path.unlink(missing_ok=True)
         await self.reload_manager()

@@ -85,7 +85,7 @@ def _gate(config: Config, broker: BrokerSettings) -> Instance:
         slot=GATE_SLOT,
         legs=("dmz",),
         ports=(GATE,),
-        forwards=(Forward(port=GATE.name, number=GATE.number),),
+        forwards=(Forward(port=GATE.name, number=GATE.number, lans=("cluster-lan",)),),
         units=(
             UnitSpec(
                 exec=(PYTHON, "-m", "appliance.queue.gate"),

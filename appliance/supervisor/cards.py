@@ -1,13 +1,15 @@
 """Which network card has which role. Pure.
 
-What the hardware profile asks for is met as far as it goes, and what does not fit is said. A card that is the uplink
-already stays it, as long as the profile lets it: nothing that is plugged in or pulled out later moves a role about.
+What the hardware profile asks for is met as far as it goes, and what does not fit is said. A card that was moved for a
+role keeps it, as long as the profile lets it: nothing that is plugged in or pulled out later moves a role about.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from appliance.component import LAN_LEGS
+from appliance.config import SideRole
 from appliance.contracts.machine import NicStatus
 from appliance.errors import Problem
 from appliance.host.hardware import Card
@@ -16,7 +18,9 @@ from appliance.hwprofile import HardwareProfile, Nic, Role
 ANY_CARD = (Nic(role="uplink", place=0),)
 """Without a profile the first card is the uplink."""
 
-ROLES: Mapping[Role, str] = {"uplink": "uplink", "cluster": "cluster LAN", "management": "management"}
+ROLES: Mapping[Role, str] = {"uplink": "uplink", "cluster": "cluster LAN", "management": "management LAN"}
+HELD_FOR: Mapping[str, Role] = {leg: role for role, leg in LAN_LEGS.items()}
+"""The role of a card that was moved, by its name where it is now; under any other it carries the uplink."""
 
 
 class Roles(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +73,24 @@ def match(
     return Roles(uplinks=tuple(uplinks if bonded else uplinks[:1]), others=others, findings=(*missing, *findings))
 
 
-def told(roles: Roles) -> tuple[NicStatus, ...]:
-    """Return the cards with a role, as they are told everywhere."""
+def unnamed(profile: HardwareProfile | None, configured: Iterable[SideRole]) -> tuple[Problem, ...]:
+    """Return what a person should know of LANs that are configured where the profile names no card for them."""
+    named = {nic.role for nic in (ANY_CARD if profile is None else profile.nics)}
+    return tuple(_unnamed(role) for role in configured if role not in named)
+
+
+def told(roles: Roles, addresses: Mapping[Role, tuple[str, ...]]) -> tuple[NicStatus, ...]:
+    """Return the cards with a role, as they are told everywhere; `addresses` are those of LANs by role."""
     with_role: list[tuple[Role, Card]] = [("uplink", card) for card in roles.uplinks]
     return tuple(
-        NicStatus(name=card.name, role=role, mac=card.mac, driver=card.driver, bus=_bus(card))
+        NicStatus(
+            name=card.name,
+            role=role,
+            mac=card.mac,
+            driver=card.driver,
+            bus=_bus(card),
+            addresses=addresses.get(role, ()),
+        )
         for role, card in (*with_role, *roles.others)
     )
 
@@ -123,12 +140,12 @@ def _fits(nic: Nic, card: Card) -> bool:
 
 
 def _chosen(nics: Sequence[Nic], claims: Sequence[list[Card]], held: Sequence[Card]) -> dict[int, Card]:
-    """Return the card of each entry that has one: an uplink that is `held` as one before what would be one now."""
+    """Return the card of each entry that has one: what is `held` for its role before what would have it now."""
     chosen: dict[int, Card] = {}
-    uplinks = [number for number, nic in enumerate(nics) if nic.role == "uplink"]
     for meant in (claims, [[card for card in held if _fits(nic, card)] for nic in nics]):
-        for number in uplinks:
-            stays = [card for card in meant[number] if card in held and card not in chosen.values()]
+        for number, nic in enumerate(nics):
+            mine = [card for card in meant[number] if card in held and HELD_FOR.get(card.held_as, "uplink") == nic.role]
+            stays = [card for card in mine if card not in chosen.values()]
             if number not in chosen and stays:
                 chosen[number] = stays[0]
     for number, claim in enumerate(claims):
@@ -159,6 +176,12 @@ def _missing(nic: Nic) -> Problem:
     lost = ": the machine has no way out" if nic.role == "uplink" else ""
     message = f"The network card for the {ROLES[nic.role]} ({_wanted(nic)}) is not there{lost}."
     return Problem(code="nic-missing", message=message, hint="It is used as soon as it is plugged in.")
+
+
+def _unnamed(role: SideRole) -> Problem:
+    message = f"The {ROLES[role]} is configured, but the hardware profile names no network card for it."
+    hint = f"Take `[network.{role}]` out of the configuration, or use a firmware whose profile names one."
+    return Problem(code="nic-unnamed", message=message, hint=hint)
 
 
 def _ambiguous(nic: Nic, chosen: Card, fitting: Sequence[Card]) -> Problem:

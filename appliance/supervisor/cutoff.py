@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from appliance.topology import ANYWHERE, FlowRule, Machine, Noun, WireGuard
+from appliance.topology import ANYWHERE, LANS, FlowRule, Machine, Noun, WireGuard
 
 _NOT_A_WAY = ("rulesets", "flows", "directories", "files", "units")
 """What of a namespace leads nowhere by itself; who may come in is what the table of flows says."""
@@ -47,5 +47,5 @@ def _differing(before: Noun, after: Noun) -> list[str]:
 def _let_in(machine: Machine) -> Iterator[FlowRule]:
     tunnels = {wireguard.namespace for wireguard in machine.wireguards}
     for flow in machine.flows:
-        if flow.source == ANYWHERE or (flow.source in tunnels and flow.target != ANYWHERE):
+        if flow.source in (ANYWHERE, *LANS) or (flow.source in tunnels and flow.target != ANYWHERE):
             yield flow

@@ -20,14 +20,14 @@ from appliance.contracts.access import Access, Rights
 from appliance.contracts.letters import EVERY_ADDRESS
 from appliance.contracts.service import Leg, ServiceContext
 from appliance.host.guest import EMULATOR_MB
-from appliance.hwprofile import Budget
+from appliance.hwprofile import Budget, Role
 from appliance.supervisor import guest
 from appliance.supervisor.flows import NAME_PORTS, QUEUE_PORT, flow_table
 from appliance.supervisor.keys import next_name
 from appliance.supervisor.place import NETWORKS, gateway, home, host_end, mac, place
 from appliance.supervisor.ruleset import rulesets
 from appliance.supervisor.unit_text import run_directory, service_text, slice_name, slice_text, unit_name
-from appliance.supervisor.uplink import UPLINK, links
+from appliance.supervisor.uplink import UPLINK, beside, links
 from appliance.topology import (
     HOST,
     Bridge,
@@ -63,16 +63,21 @@ _INNER_SYSCTLS = (
 )
 
 
-# dhcpcd writes them where they are otherwise, and its sandbox does not let it.
-_UPLINK_SYSCTLS = (("ipv4/conf/default/promote_secondaries", "1"),)
+_GATEWAY_SYSCTLS = (
+    # dhcpcd writes it where it is otherwise, and its sandbox does not let it.
+    ("ipv4/conf/default/promote_secondaries", "1"),
+    # Who is on one LAN is not told that the gateway has the addresses of another.
+    ("ipv4/conf/all/arp_ignore", "1"),
+)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration does not say: the uplink's cards and lease, keys made here, hardware, and which instances
-    are virtual machines (`guests`) on what ground.
+    """What the configuration does not say: the uplink's cards and lease, the cards of LANs by role, keys made here,
+    hardware, and which instances are virtual machines (`guests`) on what ground.
     """
 
     uplink_nics: tuple[str, ...] = ()
+    lan_nics: Mapping[Role, str] = {}
     uplink_v4: tuple[str, ...] = ()
     uplink_v6: tuple[str, ...] = ()
     resolvers: tuple[str, ...] = ()
@@ -115,7 +120,7 @@ def desired(config: Config, specs: Iterable[ComponentSpec], facts: Facts) -> Des
     machine = Machine(
         bridges=tuple(Bridge(name=network) for network in NETWORKS),
         namespaces=(Namespace(name=HOST, sysctls=_HOST_SYSCTLS), *(_namespace(each, facts) for each in placed)),
-        nics=carriers.nics,
+        nics=(*carriers.nics, *beside(config.network, gateway(placed).instance.name, facts.lan_nics)),
         bonds=carriers.bonds,
         vlans=carriers.vlans,
         veths=tuple(veth for each in placed for veth in _veths(config, each)),
@@ -162,7 +167,7 @@ def _access(placed: tuple[Placed, ...], facts: Facts) -> tuple[Access, ...]:
 def _namespace(placed: Placed, facts: Facts) -> Namespace:
     instance = placed.instance
     routes = instance.is_gateway or instance.wireguard is not None or instance.name in facts.guests
-    sysctls = _INNER_SYSCTLS + (_UPLINK_SYSCTLS if placed.instance.is_gateway else ())
+    sysctls = _INNER_SYSCTLS + (_GATEWAY_SYSCTLS if instance.is_gateway else ())
     return Namespace(name=placed.instance.name, forwarding=routes, sysctls=sysctls)
 
 

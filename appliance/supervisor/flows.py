@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator
 from appliance.component import BadDeclaration, Egress, Placed, Port
 from appliance.contracts.access import Rights
 from appliance.supervisor.place import found_on, gateway, home
-from appliance.topology import ANYWHERE, FlowRule, NetworkName
+from appliance.topology import ANYWHERE, LANS, FlowRule, LanName, NetworkName
 
 NAME_PORTS = ("dns", "dns-tcp")
 """Ports of these names answer everybody on the machine."""
+
+_SPOKEN: dict[LanName, str] = {"cluster-lan": "cluster LAN", "management": "management LAN"}
 
 QUEUE_PORT = "queue"
 """A port of this name answers every instance that has rights on the queue."""
@@ -35,8 +37,11 @@ def _all(placed: tuple[Placed, ...]) -> Iterator[FlowRule]:
     yield from _derived(placed)
     for source in placed:
         yield from (_egress(source, egress) for egress in source.instance.egress)
+    entrance = gateway(placed)
+    lans = [lan for lan in LANS if lan in entrance.instance.legs]
     for target in placed:
         yield from _from_outside(target)
+        yield from _from_lans(target, lans)
 
 
 def _declared_peers(source: Placed, placed: tuple[Placed, ...]) -> Iterator[FlowRule]:
@@ -103,13 +108,24 @@ def _from_outside(target: Placed) -> Iterator[FlowRule]:
         yield _inwards(target, instance.port(forward.port), f"is handed on from the outside's port {forward.number}")
 
 
-def _inwards(target: Placed, port: Port, reason: str) -> FlowRule:
+def _from_lans(target: Placed, lans: Iterable[LanName]) -> Iterator[FlowRule]:
+    for lan in lans:
+        for port in target.instance.ports:
+            if lan in port.lans:
+                yield _inwards(target, port, f"answers the {_SPOKEN[lan]}", lan)
+        for forward in target.instance.forwards:
+            if lan in forward.lans:
+                reason = f"is handed on from port {forward.number} on the {_SPOKEN[lan]}"
+                yield _inwards(target, target.instance.port(forward.port), reason, lan)
+
+
+def _inwards(target: Placed, port: Port, reason: str, lan: LanName | None = None) -> FlowRule:
     return FlowRule(
-        source=ANYWHERE,
+        source=lan or ANYWHERE,
         target=target.instance.name,
         protocol=port.protocol,
         port=port.number,
         component=target.component,
         reason=reason,
-        via="uplink" if target.instance.is_gateway else home(target),
+        via=(lan or "uplink") if target.instance.is_gateway else home(target),
     )

@@ -7,8 +7,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from appliance.component import RUN, ComponentSpec, Placed
+from appliance.component import LAN_LEGS, RUN, ComponentSpec, Placed
 from appliance.config import Config
+from appliance.contracts.machine import NicStatus
 from appliance.errors import NotFound, Problem, Unavailable
 from appliance.host.box import Box
 from appliance.hwprofile import HardwareProfile
@@ -40,7 +41,8 @@ class Intent:
         self._declared: tuple[Config, tuple[ComponentSpec, ...], tuple[Placed, ...]] | None = None
         self._formed: tuple[Config, Facts, Desired] | None = None
         self.keys: dict[str, Keys] = {}
-        self.uplink: tuple[str, ...] = ()
+        self.addresses: dict[str, tuple[str, ...]] = {}
+        self._unnamed: tuple[Problem, ...] = ()
         self.roles = cards.Roles(uplinks=())
         self.notes: tuple[str, ...] = ()
 
@@ -54,8 +56,9 @@ class Intent:
         self.roles = cards.match(
             self._profile, await self._box.cards(), way_out, bonded=bool(config.network.uplink.bond)
         )
+        self._unnamed = cards.unnamed(self._profile, config.network.sides)
         told = await asyncio.to_thread(uplink.lease, Path(run_directory(way_out)))
-        self.uplink = await self._box.addresses(way_out)
+        self.addresses = await self._box.addresses(way_out)
         declared_notes = (note for spec in declared for instance in spec.instances for note in instance.notes)
         machines = await self.guests.choose(placed)
         self.notes = (*declared_notes, *self.guests.notes)
@@ -64,6 +67,7 @@ class Intent:
         four, six = uplink.by_family(self.uplink)
         facts = Facts(
             uplink_nics=tuple(card.name for card in self.roles.uplinks),
+            lan_nics={role: card.name for role, card in self.roles.others},
             uplink_v4=four,
             uplink_v6=six,
             resolvers=told.resolvers,
@@ -80,7 +84,17 @@ class Intent:
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """What does not fit, and with what the machine runs nevertheless."""
-        return self.roles.findings
+        return (*self.roles.findings, *self._unnamed)
+
+    @property
+    def uplink(self) -> tuple[str, ...]:
+        """The uplink's addresses (CIDR form)."""
+        return self.addresses.get(uplink.UPLINK, ())
+
+    @property
+    def nics(self) -> tuple[NicStatus, ...]:
+        """The cards with a role, and what addresses LANs have."""
+        return cards.told(self.roles, {role: self.addresses.get(leg, ()) for role, leg in LAN_LEGS.items()})
 
     @property
     def queue_key(self) -> str:

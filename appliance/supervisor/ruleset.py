@@ -11,13 +11,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from appliance.component import Placed
+from appliance.component import Placed, asking_legs
 from appliance.config import Config
 from appliance.supervisor.flows import path
 from appliance.supervisor.guest import TAP, ends
 from appliance.supervisor.guest import mac as guest_mac
 from appliance.supervisor.place import found_on, home
-from appliance.topology import HOST, FlowRule, Ruleset
+from appliance.topology import HOST, LANS, FlowRule, NetworkName, Ruleset
 
 TABLE = "inet alpha-ren"
 
@@ -36,17 +36,21 @@ _OUTPUT = (
 )
 _FORWARD = ("ct state established,related accept", "ct state invalid drop")
 
-# DHCPv4 (RFC 2131), DHCPv6 (RFC 8415) and router discovery (RFC 4861) of the uplink's own client, by IP version.
-_UPLINK_INPUT4 = ('iifname "uplink" udp sport 67 udp dport 68 accept',)
-_UPLINK_INPUT6 = (
-    'iifname "uplink" ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept',
-    'iifname "uplink" icmpv6 type nd-router-advert ip6 hoplimit 255 accept',
-)
-_UPLINK_OUTPUT4 = ('oifname "uplink" udp sport 68 udp dport 67 accept',)
-_UPLINK_OUTPUT6 = (
-    'oifname "uplink" ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept',
-    'oifname "uplink" icmpv6 type nd-router-solicit ip6 hoplimit 255 accept',
-)
+# DHCPv4 (RFC 2131), DHCPv6 (RFC 8415) and router discovery (RFC 4861) of the gateway's own client, by IP version.
+_ASKING_INPUT = {
+    4: ("udp sport 67 udp dport 68 accept",),
+    6: (
+        "ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept",
+        "icmpv6 type nd-router-advert ip6 hoplimit 255 accept",
+    ),
+}
+_ASKING_OUTPUT = {
+    4: ("udp sport 68 udp dport 67 accept",),
+    6: (
+        "ip6 daddr { fe80::/10, ff02::1:2 } udp sport 546 udp dport 547 accept",
+        "icmpv6 type nd-router-solicit ip6 hoplimit 255 accept",
+    ),
+}
 
 
 _OWN = "fib daddr . iif type local"
@@ -104,13 +108,11 @@ def _of_instance(
     }
     translation: dict[str, tuple[str, ...]] = {}
     if me.instance.is_gateway:
-        if 4 in config.network.uplink.leased:
-            chains["input"] += _UPLINK_INPUT4
-            chains["output"] += _UPLINK_OUTPUT4
-        if 6 in config.network.uplink.leased:
-            chains["input"] += _UPLINK_INPUT6
-            chains["output"] += _UPLINK_OUTPUT6
-        translation["prerouting"] = tuple(_forwarded(placed.values()))
+        for leg, versions in asking_legs(config).items():
+            for version in versions:
+                chains["input"] += tuple(f'iifname "{leg}" {rule}' for rule in _ASKING_INPUT[version])
+                chains["output"] += tuple(f'oifname "{leg}" {rule}' for rule in _ASKING_OUTPUT[version])
+        translation["prerouting"] = tuple(_forwarded(me, placed.values()))
         translation["postrouting"] = (
             f'oifname "uplink" ip saddr {config.network.inner4} masquerade',
             f'oifname "uplink" ip6 saddr {config.network.inner6} masquerade',
@@ -191,7 +193,8 @@ def _passing(flow: FlowRule, source: Placed | None, target: Placed | None, spoke
             who = Who(leg.v4 if not to6 else "", leg.v6 if not to4 else "")
             yield Where("forward", f'iifname "{home(source)}" oifname "uplink"', "saddr", spoken, to4, to6), who
     elif source is None:
-        interfaces = f'iifname "uplink" oifname "{home(target)}" ct status dnat'
+        entrance = flow.source if flow.source in LANS else "uplink"
+        interfaces = f'iifname "{entrance}" oifname "{home(target)}" ct status dnat'
         leg = target.legs[home(target)]
         yield Where("forward", interfaces, "daddr", spoken), Who(leg.v4, leg.v6)
     elif found_on(target) not in source.legs:
@@ -212,15 +215,18 @@ def _destination(flow: FlowRule, outside: Who) -> Who:
     return Who(flow.to, "") if family == 4 else Who("", flow.to)
 
 
-def _forwarded(placed: Iterable[Placed]) -> Iterator[str]:
+def _forwarded(entrance: Placed, placed: Iterable[Placed]) -> Iterator[str]:
     """Yield the translations of the outside's ports; the client's address stays as it is."""
     for each in placed:
         for forward in each.instance.forwards:
             port = each.instance.port(forward.port)
             leg = each.legs[home(each)]
-            match = f'iifname "uplink" {_OWN} {port.protocol} dport {forward.number}'
-            yield f"meta nfproto ipv4 {match} dnat ip to {leg.v4}:{port.number}"
-            yield f"meta nfproto ipv6 {match} dnat ip6 to [{leg.v6}]:{port.number}"
+            ways: tuple[NetworkName, ...] = ("uplink", *forward.lans)
+            for way in ways:
+                if way in entrance.instance.legs:
+                    match = f'iifname "{way}" {_OWN} {port.protocol} dport {forward.number}'
+                    yield f"meta nfproto ipv4 {match} dnat ip to {leg.v4}:{port.number}"
+                    yield f"meta nfproto ipv6 {match} dnat ip6 to [{leg.v6}]:{port.number}"
 
 
 def _written(rules: Iterable[tuple[Where, Who]], chain: str) -> tuple[str, ...]:

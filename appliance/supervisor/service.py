@@ -34,7 +34,7 @@ from appliance.errors import ApplianceError, Problem, Unavailable
 from appliance.host.box import Box
 from appliance.queue.client import Connection
 from appliance.queue.keys import Keys
-from appliance.supervisor import cards, status
+from appliance.supervisor import status
 from appliance.supervisor.boot import BootRecord
 from appliance.supervisor.control import Control
 from appliance.supervisor.cutoff import ways_touched
@@ -232,7 +232,7 @@ class Supervisor:
             pending=self._probation.pending,
             gauges=self._gauges,
             notes=(*self._intent.notes, *self._reconciler.notes),
-            nics=cards.told(self._intent.roles),
+            nics=self._intent.nics,
             warnings=self._intent.warnings,
             repairs=tuple(self._repairs),
             pairing=pairing,

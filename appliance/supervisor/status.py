@@ -155,7 +155,8 @@ def machine_status(
         step=step,
         last_error=problem or in_force.problem or seed_problem(),
         uplink=uplink,
-        console_url=outside_url or _console_url(uplink),
+        # Where the uplink has no address, operators still have their LAN.
+        console_url=outside_url or _console_url(uplink) or _console_url(_of_operators(nics)),
         fingerprint=fingerprint(),
         queue_key=queue_key,
         boot=boot,
@@ -170,6 +171,10 @@ def machine_status(
         repairs=repairs,
         pairing=pairing,
     )
+
+
+def _of_operators(nics: Iterable[NicStatus]) -> tuple[str, ...]:
+    return tuple(address for nic in nics if nic.role == "management" for address in nic.addresses)
 
 
 def _console_url(uplink: tuple[str, ...]) -> str:

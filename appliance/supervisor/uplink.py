@@ -1,16 +1,18 @@
-"""The uplink: what it is made of, and what it was told by those outside."""
+"""The uplink and the LANs beside it: what they are made of, and what the uplink was told by those outside."""
 
 import ipaddress
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 import msgspec
 
-from appliance.config import Uplink
+from appliance.component import LAN_LEGS
+from appliance.config import Network, Uplink
 from appliance.contracts.lease import LEASE_FILE, Lease, read_lease
 from appliance.errors import InvalidInput
+from appliance.hwprofile import Role
 from appliance.topology import Bond, Nic, Vlan
 
 UPLINK = "uplink"
@@ -53,6 +55,15 @@ def links(uplink: Uplink, namespace: str, cards: Sequence[str]) -> Links:
     parent = BELOW if below else cards[0]
     vlan = Vlan(namespace=namespace, name=UPLINK, parent=parent, tag=uplink.vlan, **given)
     return Links(nics=nics, bonds=below, vlans=(vlan,))
+
+
+def beside(network: Network, namespace: str, cards: Mapping[Role, str]) -> tuple[Nic, ...]:
+    """Return the cards of the LANs that are used, as far as they are there; `cards` are names on the host by role."""
+    return tuple(
+        Nic(namespace=namespace, name=LAN_LEGS[role], match=cards[role], addresses=side.addresses, leased=side.leased)
+        for role, side in network.sides.items()
+        if role in cards
+    )
 
 
 def lease(directory: Path) -> Lease:

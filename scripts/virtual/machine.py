@@ -21,6 +21,9 @@ from scripts.virtual.serial import SerialLine
 
 log = logging.getLogger(__name__)
 
+UPLINK = "uplink"
+"""QEMU's name of the uplink's cable, to which `-card` is added for the card that it is plugged into."""
+
 _QMP_DEADLINE_S = 30.0
 _SNAPSHOT_DEADLINE_S = 120.0
 
@@ -29,7 +32,8 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to start.
 
     `network` holds options of QEMU's user-mode network; `credentials` go in over SMBIOS (type 11); the serial lines are
-    ttyS0, ttyS1… in the guest, the virtio ports are found by their names in /sys/class/virtio-ports.
+    ttyS0, ttyS1… in the guest, the virtio ports are found by their names in /sys/class/virtio-ports. `slots` are what
+    cards can be plugged into while the machine runs (PCI Express root ports); the uplink's is in the first, if any.
     """
 
     disk: Path
@@ -43,6 +47,7 @@ class MachineSpec(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Mapping[str, bytes] = {}
     serial_lines: tuple[str, ...] = ("console",)
     virtio_ports: tuple[str, ...] = ()
+    slots: tuple[str, ...] = ()
     emulator: str = EMULATOR
 
 
@@ -80,6 +85,16 @@ class Machine:
                 return await self._qmp.execute(command, None if arguments is None else dict(arguments))
         except QMPError as error:
             raise MachineFailed(f"QEMU did not carry out {command}: {error}.") from error
+
+    async def unplug(self, device: str, deadline_s: float) -> None:
+        """Take a device out of its slot and wait until the guest has let it go; `MachineFailed` at the deadline."""
+        with self._qmp.listener("DEVICE_DELETED", lambda event: _device(event) == device) as gone:
+            await self.execute("device_del", {"id": device})
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await gone.get()
+            except TimeoutError as error:
+                raise MachineFailed(f"The guest did not let {device} go within {deadline_s:.0f} s.") from error
 
     async def monitor(self, line: str, deadline_s: float = _SNAPSHOT_DEADLINE_S) -> str:
         """Run a command of QEMU's human monitor (snapshots of pflash have no QMP command) and return what it says."""
@@ -130,6 +145,11 @@ def _initiated_by_guest(event: Message) -> bool:
     return isinstance(data, dict) and data.get("reason") == "guest-shutdown"
 
 
+def _device(event: Message) -> object:
+    data = event.get("data")
+    return data.get("device") if isinstance(data, dict) else None
+
+
 def command_line(spec: MachineSpec, qmp: int, lines: Mapping[str, int]) -> list[str]:
     """The whole QEMU command; `qmp` and the values of `lines` are descriptors of connected sockets."""
     command = [
@@ -142,7 +162,8 @@ def command_line(spec: MachineSpec, qmp: int, lines: Mapping[str, int]) -> list[
         *spec.firmware.arguments(spec.variables),
         *("-drive", f"if=none,id=disk,format=qcow2,discard=unmap,file={spec.disk}"),
         *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
-        *("-netdev", ",".join(("user,id=uplink", *spec.network)), "-device", "virtio-net-pci,netdev=uplink"),
+        *(part for number, slot in enumerate(spec.slots) for part in ("-device", _slot(slot, number))),
+        *("-netdev", ",".join((f"user,id={UPLINK}", *spec.network)), "-device", _uplink_card(spec.slots)),
         *("-device", "virtio-rng-pci"),
     ]
     for name, descriptor in lines.items():
@@ -157,6 +178,14 @@ def command_line(spec: MachineSpec, qmp: int, lines: Mapping[str, int]) -> list[
     for name in spec.credentials:
         command += ["-smbios", f"type=11,path={_credential_file(spec, name)}"]
     return command
+
+
+def _slot(name: str, number: int) -> str:
+    return f"pcie-root-port,id={name},chassis={number + 1},slot={number + 1}"
+
+
+def _uplink_card(slots: tuple[str, ...]) -> str:
+    return f"virtio-net-pci,netdev={UPLINK}" + (f",id={UPLINK}-card,bus={slots[0]}" if slots else "")
 
 
 @contextlib.asynccontextmanager

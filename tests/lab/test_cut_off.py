@@ -98,6 +98,12 @@ def test_a_vlan_that_nobody_else_is_in_is_undone(box: Box) -> None:
     assert nics == [("uplink", topology.nic_names(PLAN.machine[0])[0])]
 
 
+def test_a_client_that_does_not_stop_when_it_is_asked_runs_again_afterwards(box: Box) -> None:
+    box.machine.run(["systemctl", "kill", "--signal=STOP", "alpha-ren-ardpx-uplink.service"])
+    apply(box, LOST, 8)
+    wait_back(box)
+
+
 def test_a_second_change_is_refused_while_one_is_pending(box: Box) -> None:
     apply(box, LOST, 600)
     status, said = apply(box, "[arsrv]\ncount = 3\n", 60)

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,13 +188,13 @@ def test_moving_servers_from_form_to_form_and_back_under_load_loses_nothing(box:
             for text, there in ((NAMESPACE, in_namespaces), (VM, at_work_as_guests)):
                 place = cursor(box)
                 apply(box, text)
-                wait_until("both have moved", lambda there=there: there(box), GUEST_S)
+                wait_until("both have moved", partial(there, box), GUEST_S)
                 assert_moved_one_after_the_other(box, place)
             traffic.terminate()
             assert traffic.stdout is not None
             report = json.loads(traffic.stdout.readline())
         box.wait_at_rest("moving")
-    # On a machine that is busy with emulation a server may be too slow for the proxy, and a client is told to come back.
+    # On a machine that is busy with emulation a server may be too slow for the proxy: a client is told to come back.
     assert [each for each in report["lost"] if not each.endswith(": 503")] == []
     delivered = {json.loads(line["body"])["n"] for line in record.lines()}
     assert delivered == {number for number, _ in report["taken"]}

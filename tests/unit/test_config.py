@@ -182,3 +182,31 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InvalidConfig, match="cannot be read"):
         load(tmp_path / "binary.toml")
+
+
+def test_a_lans_card_is_used_where_its_section_is_there_and_asks_for_its_addresses() -> None:
+    network = parse('[network.management]\n[network.cluster]\nmode = "static"\naddress = "192.0.2.10/24"\n').network
+    assert {role: side.leased for role, side in network.sides.items()} == {"cluster": (), "management": (4, 6)}
+    assert network.sides["cluster"].addresses == ("192.0.2.10/24",)
+    assert Config().network.sides == {}
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ('gateway = "192.0.2.1"', "unknown field `gateway` - at `\\$.network.management`"),
+        ('vlan = 7', "unknown field `vlan`"),
+        ('address = "192.0.2.10/24"', "With DHCP a card takes no address"),
+        ('mode = "static"', "The card's address is not valid"),
+        ('mode = "static"\naddress = "2001:db8::1/64"', "The card's address is not valid"),
+        ('mode6 = "auto"\naddress6 = "2001:db8::1/64"', "`mode6` auto takes no address6"),
+        ('mode = "static"\naddress = "10.156.3.1/24"', "is part of the inside's 10.156.0.0/16"),
+        ('mode = "static"\naddress = "192.0.2.10/24"', "is part of the uplink's 192.0.2.0/25"),
+        ('address6 = "2001:db8::2/64"', "is part of the cluster's 2001:db8::/48"),
+    ],
+)
+def test_a_lan_that_cannot_be_is_refused(section: str, said: str) -> None:
+    uplink = '[network.uplink]\nmode = "static"\naddress = "192.0.2.7/25"\ngateway = "192.0.2.1"\n'
+    cluster = '[network.cluster]\naddress6 = "2001:db8::1/48"\n'
+    with pytest.raises(InvalidConfig, match=said):
+        parse(f"{uplink}{cluster}[network.management]\n{section}\n")

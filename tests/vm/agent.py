@@ -13,7 +13,7 @@ PORT = "agent"
 _UNIT = "alpha-ren-test-agent.service"
 
 # Runs on the box with the box's own Python. One request and one answer a line, in JSON, one after the other.
-_PROGRAM = r"""
+PROGRAM = r"""
 import glob, json, os, subprocess, sys
 port = next(p for p in glob.glob("/sys/class/virtio-ports/*") if open(p + "/name").read().strip() == "agent")
 line = os.open("/dev/" + os.path.basename(port), os.O_RDWR)
@@ -67,7 +67,7 @@ class Hello(msgspec.Struct, frozen=True):
 
 def credentials() -> dict[str, bytes]:
     """The credentials that bring the agent into the image."""
-    program = base64.b64encode(_PROGRAM.encode()).decode()
+    program = base64.b64encode(PROGRAM.encode()).decode()
     unit = (
         "[Unit]\nDescription=Test agent\n"
         "[Service]\nType=exec\nRestart=always\nRestartSec=100ms\n"

@@ -26,6 +26,9 @@ BOOT_DEADLINE_S = 600.0
 READY_DEADLINE_S = 600.0
 STATUS_DEADLINE_S = 180.0
 POWER_DOWN_DEADLINE_S = 120.0
+UNPLUG_DEADLINE_S = 60.0
+SLOTS = ("slot1", "slot2", "slot3")
+"""What cards are plugged into; the first has the uplink's."""
 OUTSIDE_HOST = "10.0.2.2"
 """This computer's loopback, as the machine sees it through QEMU's user-mode network."""
 
@@ -109,6 +112,7 @@ class VirtualMachine:
                 **self._credentials,
             },
             virtio_ports=(agent.PORT,),
+            slots=SLOTS,
         )
 
     def close(self) -> None:
@@ -214,6 +218,19 @@ class VirtualMachine:
         if answer.strip():
             raise MachineFailed(f"The port {port} does not lead to the machine: {answer.strip()}.")
         return port
+
+    def execute(self, command: str, **arguments: object) -> object:
+        """Run a QMP command; an underscore in an argument's name stands for the hyphen that QEMU may want there."""
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self._loop.run(self.machine.execute(command, named))
+
+    def plug(self, card: str, cable: str, slot: str, driver: str = "virtio-net-pci", **properties: object) -> None:
+        """Plug a network card into a slot, and its cable into it."""
+        self.execute("device_add", id=card, driver=driver, netdev=cable, bus=slot, **properties)
+
+    def unplug(self, card: str) -> None:
+        """Take a network card out; returns when the box has let it go."""
+        self._loop.run(self.machine.unplug(card, UNPLUG_DEADLINE_S))
 
     def status(self) -> dict[str, Any]:
         """What the box says of itself: `alpha-ren status --json`."""

@@ -22,6 +22,7 @@ BOUND = {
 }
 ADVERT = {
     "protocol": "ra",
+    "interface": "uplink",
     "reason": "ROUTERADVERT",
     "nd2_rdnss1_servers": "2001:db8::2",
     "nd1_rdnss1_servers": "fe80::1%uplink 2001:db8::1",
@@ -29,6 +30,7 @@ ADVERT = {
 }
 BOUND6 = {
     "protocol": "dhcp6",
+    "interface": "uplink",
     "reason": "BOUND6",
     "new_dhcp6_ia_na1_ia_addr1": "2001:db8::50",
     "new_dhcp6_ia_na1_ia_addr1_pltime": "3600",
@@ -62,7 +64,7 @@ def test_resolvers_come_once_without_those_that_mean_nothing_elsewhere(script: P
 
 
 def test_an_ended_lease_takes_back_only_its_own(script: Path) -> None:
-    lease = run(script, BOUND, BOUND6, {"protocol": "dhcp", "reason": "EXPIRE", "new_ip_address": "198.51.100.7"})
+    lease = run(script, BOUND, BOUND6, {**BOUND, "reason": "EXPIRE"})
     assert lease.dhcp == LeasePart()
     assert lease.addresses == ("2001:db8::50/128",)
 
@@ -78,3 +80,8 @@ def test_no_file_is_an_empty_lease_and_nonsense_is_an_error(tmp_path: Path) -> N
     path.write_text('{"version": 1, "dhcp": {"resolvers": ["not an address"]}}', encoding="utf-8")
     with pytest.raises(InvalidInput, match="cannot be used"):
         read_lease(path)
+
+
+def test_a_lan_has_no_say_about_the_way_out(script: Path) -> None:
+    before = run(script, BOUND)
+    assert run(script, {**BOUND, "interface": "management", "new_domain_name_servers": "203.0.113.1"}) == before

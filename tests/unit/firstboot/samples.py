@@ -131,6 +131,12 @@ UNKNOWN_CARD = Problem(
     message="The network card eth9 (e1000e 0000:00:01.0) has no role here and is left alone.",
     hint="The hardware profile of the firmware says which has one.",
 )
+NO_LAN_CARD = Problem(
+    code="nic-missing",
+    message="The network card for the management LAN (driver virtio_net, place 1) is not there.",
+    hint="It is used as soon as it is plugged in.",
+)
+NO_LAN = msgspec.structs.replace(READY, warnings=(NO_LAN_CARD,))
 NO_UPLINK = msgspec.structs.replace(READY, uplink=(), console_url="", warnings=(NO_CARD,))
 TWO_WARNINGS = msgspec.structs.replace(NO_UPLINK, warnings=(NO_CARD, UNKNOWN_CARD))
 FIVE_WARNINGS = msgspec.structs.replace(NO_UPLINK, warnings=(NO_CARD, *([UNKNOWN_CARD] * 4)))
@@ -149,6 +155,7 @@ SCREENS: dict[str, View] = {
     "away": View(status=READY, heard_at=AT, away=AWAY),
     "on-trial": View(status=ON_TRIAL, heard_at=AT),
     "no-card": View(status=NO_UPLINK, heard_at=AT),
+    "no-lan-card": View(status=NO_LAN, heard_at=AT),
     "two-warnings": View(status=TWO_WARNINGS, heard_at=AT),
     "five-warnings": View(status=FIVE_WARNINGS, heard_at=AT),
     "large": View(status=LARGE, heard_at=AT),

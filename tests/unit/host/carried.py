@@ -119,7 +119,7 @@ async def turned_into_each_other(folder: Path) -> dict[str, list[str]]:
                     await taken(reconciler, box, machine(old), f"back to {before}")
                     name = f"{before} to {after}"
                     found[name] = await taken(reconciler, box, machine(new), name)
-                    if await box.addresses("edge") != ("192.0.2.7/24",):
+                    if (await box.addresses("edge"))["uplink"] != ("192.0.2.7/24",):
                         raise NotMended(f"{name}: the addresses are {await box.addresses('edge')}")
     return found
 

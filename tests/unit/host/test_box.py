@@ -220,7 +220,7 @@ def test_a_card_moves_into_the_gateway_is_found_there_again_and_can_be_given_bac
         assert [(card.name, card.held_in) for card in await box.cards()] == [("cable", ""), ("enp9s9", "edge")]
         # Who gives it addresses is a DHCP client: they are told, and left alone.
         await ip(box, "edge", "ip", "addr", "add", "192.0.2.7/24", "dev", "uplink")
-        assert await box.addresses("edge") == ("192.0.2.7/24",)
+        assert (await box.addresses("edge"))["uplink"] == ("192.0.2.7/24",)
         assert lines((await reconciler.look(with_card))[0]) == []
         assert (await reconciler.round(NETWORK, "no card")).problems == ()
         assert "enp9s9" in [card.name for card in await box.cards()]
@@ -256,7 +256,7 @@ def test_of_a_leased_ip_version_addresses_and_routes_are_the_clients_and_of_the_
         ]
         assert (await reconciler.round(wanted, "leftovers")).problems == ()
         assert lines((await reconciler.look(wanted))[0]) == []
-        assert await box.addresses("edge") == ("192.0.2.7/24", "2001:db8::7/64")
+        assert (await box.addresses("edge"))["uplink"] == ("192.0.2.7/24", "2001:db8::7/64")
 
     run(tmp_path, work)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.host import hardware
 from appliance.host.dump import Link
 from appliance.host.hardware import Card, card
 
@@ -18,19 +19,33 @@ LINK = Link(
 
 
 def test_a_card_is_known_by_its_hardware_wherever_it_was_moved(tmp_path: Path) -> None:
-    hardware = tmp_path / "devices/pci0000:00/0000:00:02.0/virtio0"
+    device = tmp_path / "devices/pci0000:00/0000:00:02.0/virtio0"
     driver = tmp_path / "bus/virtio/drivers/virtio_net"
-    for folder in (hardware, driver, tmp_path / "bus/virtio/devices"):
+    for folder in (device, driver, tmp_path / "bus/virtio/devices"):
         folder.mkdir(parents=True)
-    (hardware / "driver").symlink_to(driver)
-    (tmp_path / "bus/virtio/devices/virtio0").symlink_to(hardware)
+    (device / "driver").symlink_to(driver)
+    (tmp_path / "bus/virtio/devices/virtio0").symlink_to(device)
     assert card("enp0s2", LINK, "edge", tmp_path / "bus") == Card(
-        name="enp0s2", mac="52:54:00:00:00:01", driver="virtio_net", path=str(hardware), held_in="edge"
+        name="enp0s2",
+        mac="52:54:00:00:00:01",
+        driver="virtio_net",
+        path=str(device),
+        held_in="edge",
+        held_as="uplink",
     )
 
 
 def test_of_a_card_without_hardware_the_mac_address_is_known(tmp_path: Path) -> None:
     assert card("eth0", LINK, buses=tmp_path) == Card(name="eth0", mac="52:54:00:00:00:01")
+
+
+def test_a_name_that_a_card_has_no_longer_is_not_settled_where_udevd_gives_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "UDEV", tmp_path / "control")
+    assert hardware.settled("eth-gone")
+    (tmp_path / "control").touch()
+    assert not hardware.settled("eth-gone")
 
 
 LISTENER = """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from appliance import hwprofile
 from appliance.host.hardware import Card
 from appliance.hwprofile import HardwareProfile, Nic, Role
-from appliance.supervisor.cards import Roles, match, place_of
+from appliance.supervisor.cards import Roles, match, place_of, told, unnamed
 
 QEMU = hwprofile.load(Path(__file__).resolve().parents[3] / "hwprofiles" / "qemu.toml")
 PCI = "/sys/devices/pci0000:00/0000:00:{slot:02x}.0/virtio{slot}"
@@ -36,9 +36,9 @@ def codes(found: Roles) -> list[str]:
     return [problem.code for problem in found.findings]
 
 
-def held(card: Card, by: str = "edge") -> Card:
-    """The card after it was moved."""
-    return msgspec.structs.replace(card, held_in=by)
+def held(card: Card, by: str = "edge", name: str = "uplink") -> Card:
+    """The card after it was moved, and got a name there."""
+    return msgspec.structs.replace(card, held_in=by, held_as=name)
 
 
 @pytest.mark.parametrize(
@@ -222,3 +222,42 @@ def test_what_is_plugged_in_later_does_not_move_the_uplink(
         after = match(profile, [*now, more], "edge")
         if before.uplinks:
             assert [card.name for card in after.uplinks] == [card.name for card in before.uplinks]
+
+
+BY_PLACE = asking(
+    Nic(role="uplink", driver="virtio_net", place=0), Nic(role="management", driver="virtio_net", place=1)
+)
+
+
+def test_a_card_that_was_moved_for_a_lan_stays_there_and_never_becomes_the_uplink() -> None:
+    assert roles(BY_PLACE, FIRST, SECOND) == {"zfirst": "uplink", "enp0s3": "management"}
+    left = match(BY_PLACE, [held(SECOND, name="management")], "edge")
+    assert (left.uplinks, left.others) == ((), (("management", held(SECOND, name="management")),))
+    assert codes(left) == ["nic-missing"]
+    again = [held(SECOND, name="management"), FIRST]
+    assert roles(BY_PLACE, *again) == {"zfirst": "uplink", "enp0s3": "management"}
+
+
+def test_what_is_plugged_in_before_a_moved_card_takes_no_role_from_it() -> None:
+    new = msgspec.structs.replace(FIRST, name="new", path=PCI.format(slot=1))
+    known = [held(FIRST), held(SECOND, name="management"), new]
+    assert roles(BY_PLACE, *known) == {"zfirst": "uplink", "enp0s3": "management"}
+
+
+def test_another_profile_moves_a_card_to_the_role_that_it_names_it_for() -> None:
+    by_mac = asking(Nic(role="uplink", mac=SECOND.mac), Nic(role="management", mac=FIRST.mac))
+    assert roles(by_mac, held(FIRST), held(SECOND, name="management")) == {"enp0s3": "uplink", "zfirst": "management"}
+
+
+def test_a_lan_without_a_card_in_the_profile_is_told() -> None:
+    assert [problem.code for problem in unnamed(QEMU, ["management"])] == ["nic-unnamed"]
+    assert unnamed(BY_PLACE, ["management"]) == unnamed(QEMU, []) == ()
+    assert [problem.message for problem in unnamed(None, ["cluster"])] == [
+        "The cluster LAN is configured, but the hardware profile names no network card for it."
+    ]
+
+
+def test_the_addresses_of_a_lan_are_told_with_its_card() -> None:
+    found = match(BY_PLACE, [FIRST, SECOND], "edge")
+    nics = told(found, {"management": ("198.51.100.2/24",)})
+    assert {nic.role: nic.addresses for nic in nics} == {"uplink": (), "management": ("198.51.100.2/24",)}

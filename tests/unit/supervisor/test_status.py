@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from appliance.config import Config
-from appliance.contracts.machine import UnitStatus
+from appliance.contracts.machine import NicStatus, UnitStatus
 from appliance.contracts.order import Health
 from appliance.supervisor import status
 from appliance.supervisor.inforce import InForce
@@ -48,7 +48,10 @@ def test_a_profile_that_is_not_one_is_none(tmp_path: Path) -> None:
     assert status.profile(tmp_path / "bad.toml") is None
 
 
-def url(uplink: tuple[str, ...], outside_url: str = "") -> str:
+OPERATORS = NicStatus(name="enp3s0", role="management", mac="52:54:00:00:00:03", addresses=("198.51.100.2/24",))
+
+
+def url(uplink: tuple[str, ...], outside_url: str = "", nics: tuple[NicStatus, ...] = ()) -> str:
     """The console's address for these addresses of the uplink."""
     return status.machine_status(
         who=status.Identity(version="1", profile="qemu"),
@@ -62,6 +65,7 @@ def url(uplink: tuple[str, ...], outside_url: str = "") -> str:
         step="",
         problem=None,
         notes=(),
+        nics=nics,
     ).console_url
 
 
@@ -70,3 +74,8 @@ def test_the_console_is_where_the_outside_was_told_else_at_the_first_ipv4_addres
     assert url(("2001:db8::1/64",)) == "https://[2001:db8::1]/"
     assert url(()) == ""
     assert url(("192.0.2.7/24",), "https://localhost:8443/") == "https://localhost:8443/"
+
+
+def test_the_console_is_on_the_operators_lan_where_the_uplink_has_no_address() -> None:
+    assert url((), nics=(OPERATORS,)) == "https://198.51.100.2/"
+    assert url(("192.0.2.7/24",), nics=(OPERATORS,)) == "https://192.0.2.7/"

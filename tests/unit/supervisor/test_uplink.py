@@ -4,8 +4,9 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.config import Uplink
-from appliance.supervisor.uplink import Links, by_family, lease, links
+from appliance.config import Network, Side, Uplink
+from appliance.hwprofile import Role
+from appliance.supervisor.uplink import Links, beside, by_family, lease, links
 from appliance.topology import Bond, Nic
 
 STATIC = Uplink(mode="static", address="192.0.2.7/24", gateway="192.0.2.1")
@@ -52,3 +53,14 @@ def test_a_lease_that_cannot_be_read_is_an_empty_one(tmp_path: Path) -> None:
 
 def test_addresses_are_told_by_family() -> None:
     assert by_family(["192.0.2.7/24", "2001:db8::1/64"]) == (("192.0.2.7",), ("2001:db8::1",))
+
+
+def test_a_lan_has_its_card_where_it_is_configured_and_there() -> None:
+    network = Network(management=Side(mode="static", address="198.51.100.2/24"), cluster=Side())
+    both: dict[Role, str] = {"management": "enp3s0", "cluster": "enp2s0"}
+    assert beside(network, "edge", both) == (
+        Nic(namespace="edge", name="cluster-lan", match="enp2s0"),
+        Nic(namespace="edge", name="management", match="enp3s0", addresses=("198.51.100.2/24",), leased=()),
+    )
+    assert [nic.name for nic in beside(network, "edge", {"cluster": "enp2s0"})] == ["cluster-lan"]
+    assert beside(Network(), "edge", both) == ()
