@@ -35,9 +35,16 @@ class Ledger:
         self.next_seq += 1
         return seq
 
+    def opened(self, address: str) -> Counts:
+        """Return the account of an address, to change it with `add`."""
+        return self._changing(address)
+
     def arrived(self, address: str, size: int) -> None:
         """One more item is ready."""
-        counts = self._changing(address)
+        self.add(self._changing(address), size)
+
+    def add(self, counts: Counts, size: int) -> None:
+        """One more item is ready at the address whose account was opened in this turn."""
         counts.ready += 1
         counts.bytes += size
         self.bytes += size

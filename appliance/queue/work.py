@@ -113,8 +113,7 @@ class Work:
         """Take items in; the answer goes out when the turn is on disk."""
         ack = Ack(session, header.request, len(bodies))
         self._noted += len(bodies)
-        for index, (item, body) in enumerate(zip(header.items, bodies, strict=True)):
-            self.intake.accept(item, body, ack, index)
+        self.intake.accept_all(header.items, bodies, ack)
         self._acks.append(ack)
 
     def handle_move(self, session: Session, header: wire.Move, bodies: wire.Frames) -> None:
@@ -271,18 +270,19 @@ class Work:
             self.dispatch.add(consumer)
 
     def _store_arrivals(self) -> None:
-        moved: list[Lease] = []
-        for arrival in self.intake.store(self._store):
-            item = arrival.item
-            if arrival.moved_from is not None:
-                moved.append(arrival.moved_from)
-            if item.due is not None and (self._next_due is None or item.due < self._next_due):
-                self._next_due = item.due
-            for at in (item.not_before, item.expires_at):
-                if at is not None and (self._next_wall is None or at < self._next_wall):
-                    self._next_wall = at
-            self.dispatch.changed(item.address)
-        self._finish(moved)
+        arrivals = self.intake.store(self._store)
+        if not arrivals:
+            return
+        items = [arrival.item for arrival in arrivals]
+        due = min((item.due for item in items if item.due is not None), default=None)
+        if due is not None and (self._next_due is None or due < self._next_due):
+            self._next_due = due
+        walls = [at for item in items for at in (item.not_before, item.expires_at) if at is not None]
+        if walls and (self._next_wall is None or min(walls) < self._next_wall):
+            self._next_wall = min(walls)
+        for address in dict.fromkeys([item.address for item in items]):
+            self.dispatch.changed(address)
+        self._finish([arrival.moved_from for arrival in arrivals if arrival.moved_from is not None])
 
     def _finish(self, leases: list[Lease]) -> None:
         if leases:
