@@ -11,7 +11,8 @@ class Ledger:
     def __init__(self, snapshot: Snapshot) -> None:
         self.counts = snapshot.counts
         self.next_seq = snapshot.next_seq
-        self.settled_rows = snapshot.settled_rows
+        ended = sum(each.done_total + each.expired_total + each.purged_total for each in snapshot.counts.values())
+        self.settled_rows = ended - snapshot.forgotten
         self.bytes = sum(counts.bytes for counts in snapshot.counts.values())
         self.changed: dict[str, Counts] = {}
         """Accounts that have changed since they were last put on record."""

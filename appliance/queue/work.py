@@ -27,7 +27,10 @@ NOTICES = "notice.mail"
 BROKER_ORIGIN = "queue"
 FORGET_AT_ONCE = 2000
 EXPIRE_AT_ONCE = 2000
-CLOCK_EVERY_S = 10.0
+CLOCK_EVERY_S = 1.0
+"""How often at most broker time goes on record; a restart makes a delay longer by no more than this."""
+CLOCK_AT_REST_S = 10.0
+"""The same while nothing else is put on record."""
 MAX_NOTED = 8192
 """Items taken in before a turn ends."""
 
@@ -106,7 +109,7 @@ class Work:
         self._endings: list[Ending] = []
         self._doubtful: list[tuple[Ack, int, wire.Outcome, wire.Item | None]] = []
         self._next_due, self._next_wall = self._store.next_times()
-        self._clock_noted = clock.now()
+        self._clock_noted = snapshot.clock
         self._cut_short = False
 
     def handle_publish(self, session: Session, header: wire.Publish, bodies: wire.Frames) -> None:
@@ -400,9 +403,10 @@ class Work:
 
     def _note_progress(self, *, always: bool) -> None:
         now = self._clock.now()
-        waiting = self._next_due is not None and now - self._clock_noted >= CLOCK_EVERY_S
-        if self._store.changed or waiting or always:
-            ledger = self.ledger
-            self._store.progress(now, ledger.next_seq, ledger.settled_rows, ledger.changed)
+        age = now - self._clock_noted
+        if self._store.changed or always or (self._next_due is not None and age >= CLOCK_AT_REST_S):
+            noting = age >= CLOCK_EVERY_S or always
+            self._store.progress(now if noting else None, self.ledger.changed)
             self.ledger.changed.clear()
-            self._clock_noted = now
+            if noting:
+                self._clock_noted = now
