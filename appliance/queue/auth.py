@@ -125,9 +125,12 @@ class ZapHandler:
         self.socket.linger = 0
         self.socket.bind(ZAP_ENDPOINT)
 
+    def pass_time(self) -> None:
+        """Tell of the strangers who were not told of one by one. To be called every now and then."""
+        self._sparing.pass_time()
+
     def answer_all(self) -> None:
         """Answer every question that waits."""
-        self._sparing.pass_time()
         while True:
             try:
                 question = self.socket.recv_multipart(zmq.NOBLOCK)

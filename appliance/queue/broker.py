@@ -13,9 +13,10 @@ from appliance.queue import wire
 from appliance.queue.auth import KeyRing
 from appliance.queue.engine import Engine
 from appliance.queue.keys import Keys
-from appliance.queue.loop import RETRY_S, Loop, Patience, Socket, receive
+from appliance.queue.loop import RETRY_S, Loop, Patience
 from appliance.queue.sessions import MAX_STALLED_BYTES, MAX_STALLED_BYTES_IN_ALL, GateRoute, Parcel, Session
 from appliance.queue.settings import BrokerSettings
+from appliance.queue.sockets import Socket, is_readable, receive
 
 MAX_DRAIN = 1024
 """Messages taken in before a turn ends, so that acknowledgements do not wait for ever."""
@@ -86,6 +87,8 @@ class Broker(Loop):
             self._drain(self._gate, self._from_gate)
 
     def _drain(self, socket: Socket, take_in: Callable[[zmq.Frame, wire.Frames], None]) -> None:
+        if socket not in self._named:
+            return
         room = MAX_DRAIN_BYTES
         for _ in range(MAX_DRAIN):
             message = receive(socket)
@@ -95,7 +98,7 @@ class Broker(Loop):
             frames = [part.bytes for part in parts]
             take_in(route, frames)
             room -= sum(map(len, frames))
-            if room < 0 or self._engine.laden:
+            if room < 0 or self._engine.laden or not is_readable(socket):
                 return
 
     def _from_inside(self, route: zmq.Frame, frames: wire.Frames) -> None:

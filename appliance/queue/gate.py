@@ -25,9 +25,10 @@ from appliance import notify
 from appliance.contracts.service import CURVE_CREDENTIAL, credential, load
 from appliance.queue.auth import KeyRing, join_curve
 from appliance.queue.keys import Keys, public_of
-from appliance.queue.loop import Loop, Patience, receive, serve
+from appliance.queue.loop import Loop, Patience, serve
 from appliance.queue.sessions import weight
 from appliance.queue.settings import GateSettings
+from appliance.queue.sockets import receive
 
 log = logging.getLogger(__name__)
 

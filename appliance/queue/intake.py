@@ -61,6 +61,18 @@ class Ack:
         outbox.post(self.session, wire.Results(self.request, tuple(self.statuses), tuple(self.troubles)))
 
 
+class Entrance:
+    """What holds for a further item of one request that says the same address, until one finds no room."""
+
+    __slots__ = ("address", "counts", "deepest", "origin")
+
+    def __init__(self, address: str, origin: str, counts: Counts, deepest: int) -> None:
+        self.address = address
+        self.origin = origin
+        self.counts = counts
+        self.deepest = deepest
+
+
 class Arrival:
     """An accepted item, whose answer depends on the store; `moved_from` ends with it."""
 
@@ -97,6 +109,36 @@ class Intake:
             name = self._names[text] = self._home.short(text)
         return name
 
+    def accept_all(self, items: Sequence[wire.Item], bodies: Sequence[bytes], ack: Ack) -> None:
+        """Do the same as `accept` for each item of a request, at a third of the price where they go to one address."""
+        ledger, most, arrivals, wall = self._ledger, self._settings.max_bytes, self._arrivals, self._clock.wall()
+        entrances: dict[str, Entrance] = {}
+        for index, (item, body) in enumerate(zip(items, bodies, strict=True)):
+            entrance = entrances.get(item.address)
+            if (
+                entrance is None
+                or item.origin
+                or item.way
+                or entrance.counts.ready + entrance.counts.leased >= entrance.deepest
+                or ledger.bytes + len(body) > most
+            ):
+                if not self.accept(item, body, ack, index):
+                    entrances.clear()  # also those that write the same address in another way: none may overtake
+                elif len(items) > 1 and not (item.origin or item.way):
+                    self._open(item, ack.session, entrances)
+                continue
+            arrivals.append(Arrival(self._row(item, body, entrance.address, entrance.origin, wall), ack, index))
+            ledger.add(entrance.counts, len(body))
+
+    def _open(self, item: wire.Item, session: Session, entrances: dict[str, Entrance]) -> None:
+        """Let those that follow an item to its address in, unless its limits look at the size or the time of each."""
+        address = self.canonical(item.address)
+        limit = self._limit_of(address)
+        if limit.max_bytes is None and limit.rate is None:
+            deepest = limit.max_depth or self._settings.max_depth
+            counts = self._ledger.opened(address)
+            entrances[item.address] = Entrance(address, self.origin(session, item, ""), counts, deepest)
+
     def accept(self, item: wire.Item, body: bytes, ack: Ack, index: int, moved_from: Lease | None = None) -> bool:
         """Take an item into this turn's transaction, or write into `ack` why not; return which."""
         session = ack.session
@@ -109,7 +151,8 @@ class Intake:
             return False
         if not self._has_room(address, len(body), ack, index):
             return False
-        self._arrivals.append(Arrival(self._row(item, body, address, origin), ack, index, moved_from))
+        row = self._row(item, body, address, origin, self._clock.wall())
+        self._arrivals.append(Arrival(row, ack, index, moved_from))
         self._ledger.arrived(address, len(body))
         return True
 
@@ -178,8 +221,12 @@ class Intake:
             raise NotPermitted(f"{session.name} may not bring messages of {origin}.")
         return origin
 
-    def _row(self, item: wire.Item, body: bytes, address: str, origin: str) -> NewItem:
-        wall, now = self._clock.wall(), self._clock.now()
+    def _row(self, item: wire.Item, body: bytes, address: str, origin: str, wall: float) -> NewItem:
+        plain = not (item.delay_s or item.not_before or item.key) and item.expires_s is None
+        if plain and not is_foreign(address):
+            most = item.max_attempts or self._settings.max_attempts
+            return NewItem(self._ledger.take_seq(), origin, item.id, address, body, most, wall)
+        now = self._clock.now()
         expires_at = wall + item.expires_s if item.expires_s is not None else None
         if is_foreign(address):
             return NewItem(
@@ -210,7 +257,7 @@ class Intake:
     def add_own(self, origin: str, message: str, address: str, body: bytes) -> None:
         """Take in a message of the broker's own, whatever the limits."""
         item = wire.Item(address, message)
-        self._arrivals.append(Arrival(self._row(item, body, address, origin), None, 0))
+        self._arrivals.append(Arrival(self._row(item, body, address, origin, self._clock.wall()), None, 0))
         self._ledger.arrived(address, len(body))
 
     def store(self, store: Store) -> Sequence[Arrival]:
@@ -218,7 +265,10 @@ class Intake:
         arrivals, self._arrivals = self._arrivals, []
         if not arrivals:
             return ()
-        for arrival, stored in zip(arrivals, store.put([arrival.item for arrival in arrivals]), strict=True):
+        answers = store.put([arrival.item for arrival in arrivals])
+        if all(answers):
+            return arrivals
+        for arrival, stored in zip(arrivals, answers, strict=True):
             if not stored:
                 self._ledger.turned_away(arrival.item.address, len(arrival.item.body))
                 if arrival.ack is not None:

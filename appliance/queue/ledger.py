@@ -11,7 +11,8 @@ class Ledger:
     def __init__(self, snapshot: Snapshot) -> None:
         self.counts = snapshot.counts
         self.next_seq = snapshot.next_seq
-        self.settled_rows = snapshot.settled_rows
+        ended = sum(each.done_total + each.expired_total + each.purged_total for each in snapshot.counts.values())
+        self.settled_rows = ended - snapshot.forgotten
         self.bytes = sum(counts.bytes for counts in snapshot.counts.values())
         self.changed: dict[str, Counts] = {}
         """Accounts that have changed since they were last put on record."""
@@ -35,9 +36,16 @@ class Ledger:
         self.next_seq += 1
         return seq
 
+    def opened(self, address: str) -> Counts:
+        """Return the account of an address, to change it with `add`."""
+        return self._changing(address)
+
     def arrived(self, address: str, size: int) -> None:
         """One more item is ready."""
-        counts = self._changing(address)
+        self.add(self._changing(address), size)
+
+    def add(self, counts: Counts, size: int) -> None:
+        """One more item is ready at the address whose account was opened in this turn."""
         counts.ready += 1
         counts.bytes += size
         self.bytes += size

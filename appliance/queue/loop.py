@@ -11,23 +11,18 @@ import resource
 import signal
 import socket
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
 
 import zmq
 
 from appliance import notify
 from appliance.queue.auth import Admits, KeyRing, ZapHandler, serve_curve
 from appliance.queue.keys import Keys
+from appliance.queue.sockets import Socket
 
 log = logging.getLogger(__name__)
 
-Socket: TypeAlias = "zmq.Socket[bytes]"
-
 STUCK_S = 60.0
 """A turn that takes longer than this has met a disk that will not come back; the restart recovers."""
-
-MAX_FRAMES = 8
-"""More than any message has. Of a longer one the rest is not kept, and what is kept fits no command."""
 
 RETRY_S = (0.001, 0.02)
 """How soon a peer that does not read is tried again, and how rarely in the end: libzmq does not say when it reads."""
@@ -53,6 +48,8 @@ class Loop:
         self._ring = ring
         self._stopping = False
         self._reload = False
+        self._named: frozenset[object] = frozenset()
+        """The sockets of which the last poll said that something can be read: nobody else is asked."""
         self._wake_in, self._wake_out = socket.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -108,14 +105,16 @@ class Loop:
             asked, self._reload = self._reload, False
             if self._ring.refresh(always=asked):
                 self._keys_changed()
-            self._zap.answer_all()
+            self._zap.pass_time()
+            if self._zap.socket in self._named:
+                self._zap.answer_all()
             self._turn()
         self._part()
 
     def _wait(self, seconds: float) -> None:
-        for ready, _ in self._poller.poll(int(seconds * 1000) + 1 if seconds else 0):
-            if ready == self._wake_out.fileno():
-                self._wake_out.recv(4096)
+        self._named = frozenset([ready for ready, _ in self._poller.poll(int(seconds * 1000) + 1 if seconds else 0)])
+        if self._wake_out.fileno() in self._named:
+            self._wake_out.recv(4096)
 
     def _rest_s(self) -> float:
         """Return for how long there is nothing to do if no message comes."""
@@ -137,22 +136,6 @@ class Loop:
         self._context.term()
         self._wake_in.close()
         self._wake_out.close()
-
-
-def receive(socket: Socket) -> tuple[zmq.Frame, list[zmq.Frame]] | None:
-    """Return the next message, its first frame (the route, with who sent it) and the others; None when none waits."""
-    try:
-        route = socket.recv(zmq.NOBLOCK, copy=False)
-    except zmq.Again:
-        return None
-    frames: list[zmq.Frame] = []
-    more = route.more
-    while more:
-        frame = socket.recv(copy=False)
-        more = frame.more
-        if len(frames) < MAX_FRAMES:
-            frames.append(frame)
-    return route, frames
 
 
 async def serve(loop: Loop, status: str) -> None:

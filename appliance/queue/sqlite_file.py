@@ -10,7 +10,6 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
@@ -38,18 +37,31 @@ CHUNK = 2**20
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Tell apart a full disk, after which one may go on, from everything else, after which one may not."""
-    try:
-        yield
-    except sqlite3.Error as error:
+class _Translated:
+    """See translated; a class, since a generator for each of a turn's dozen statements would be felt."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise StoreFull("The disk has no room for the queue.") from error
         if code in DAMAGE:
             raise StoreDamaged(f"The queue's store is damaged: {error}.") from error
         raise StoreFailed(f"The queue's store failed: {error}.") from error
+
+
+_TRANSLATED = _Translated()
+
+
+def translated() -> contextlib.AbstractContextManager[None]:
+    """Tell apart a full disk, after which one may go on, from everything else, after which one may not."""
+    return _TRANSLATED
 
 
 def connect(path: Path, wait_s: float) -> sqlite3.Connection:

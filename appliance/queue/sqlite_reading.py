@@ -47,11 +47,11 @@ class Reading:
     def load(self) -> Snapshot:
         """See Store."""
         with translated():
-            clock, next_seq, settled = self._db.execute("SELECT at, next_seq, settled FROM clock").fetchone()
+            clock, next_seq, forgotten = self._db.execute("SELECT at, next_seq, forgotten FROM clock").fetchone()
             top = self._db.execute("SELECT max(seq) FROM work").fetchone()[0] or 0
             counts = {address: Counts(*numbers) for address, *numbers in self._db.execute("SELECT * FROM counts")}
             held = [HeldItem(*row) for row in self._db.execute(HELD)]
-        return Snapshot(clock, max(next_seq, top + 1), held, counts, settled)
+        return Snapshot(clock, max(next_seq, top + 1), held, counts, forgotten)
 
     def next_times(self) -> tuple[float | None, float | None]:
         """See Store."""

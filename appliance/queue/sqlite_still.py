@@ -22,7 +22,8 @@ MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0 AND lease.seq
  FULL JOIN counts USING (address)
  WHERE (ifnull(ready, 0), ifnull(leased, 0), ifnull(dead, 0), ifnull(bytes, 0))
   IS NOT (ifnull(r, 0), ifnull(l, 0), ifnull(d, 0), ifnull(b, 0))"""
-SETTLED = "SELECT settled, (SELECT count(*) FROM work WHERE state > 1 AND state <> 3) FROM clock"
+SETTLED = """SELECT (SELECT coalesce(sum(done_total + expired_total + purged_total), 0) FROM counts) - forgotten,
+ (SELECT count(*) FROM work WHERE state > 1 AND state <> 3) FROM clock"""
 ASTRAY = """SELECT count(*) FROM work LEFT JOIN lease USING (seq) LEFT JOIN ready USING (address, seq)
  WHERE (ready.seq IS NOT NULL AND (state > 0 OR lease.seq IS NOT NULL OR due IS NOT NULL OR not_before IS NOT NULL))
   OR (lease.seq IS NOT NULL AND state > 0)

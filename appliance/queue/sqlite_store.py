@@ -1,6 +1,7 @@
 """The embedded store: SQLite. This part makes the changes; see schema.py for the tables."""
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
@@ -60,6 +61,8 @@ PURGEABLE = """SELECT address, size, state, key FROM work WHERE seq = ?1 AND sta
  AND NOT EXISTS (SELECT 1 FROM lease WHERE seq = ?1)"""
 WRITE_HISTORY = "INSERT INTO history VALUES (?,?,?,?,?,?)"
 FORGET = f"SELECT seq FROM work WHERE {SETTLED} AND changed_at < ? ORDER BY changed_at LIMIT ?"
+FORGOTTEN = """UPDATE clock SET forgotten = forgotten + ?,
+ next_seq = max(next_seq, (SELECT coalesce(max(seq), 0) FROM work) + 1) WHERE only = 1"""
 COUNT = "INSERT OR REPLACE INTO counts VALUES (?,?,?,?,?,?,?,?,?)"
 
 
@@ -86,13 +89,22 @@ def _row(i: NewItem) -> tuple[object, ...]:
     return (i.seq, i.origin, i.id, i.address, i.max_attempts, i.key, *times, len(i.body), i.waybill)
 
 
+def _first_time(i: NewItem) -> TakenItem:
+    return TakenItem(i.seq, 1, i.origin, i.id, i.address, 1, i.max_attempts, i.published_at, i.body, None, None)
+
+
 class SqliteStore(Reading):
-    """See Store. One process at a time: another is waited for, for `wait_s`. See rewrite_log for `laid_out`."""
+    """See Store. One process at a time: another is waited for, for `wait_s`. See rewrite_log for `laid_out`.
+
+    What was put and can be leased at once is queued in `ready` only when the transaction ends, or something else looks
+    there: a consumer that waits takes most of it before.
+    """
 
     def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0) -> None:
         self._path = path
         self._open = False
         self._changes = self._bytes = 0
+        self._fresh: dict[str, deque[NewItem]] = {}
         with translated():
             self._db = connect(path, wait_s)
             rewrite_log(path, self._db, laid_out)
@@ -100,6 +112,16 @@ class SqliteStore(Reading):
             self._checkpoints = Checkpoints(path, self._db)
 
     def _begin(self) -> Connection:
+        """Return the connection within a transaction, everything that can be leased being in `ready`."""
+        db = self._going_on()
+        if self._fresh:
+            fresh = sorted([item.seq for items in self._fresh.values() for item in items])
+            self._fresh.clear()
+            db.executemany(READY, _runs(fresh))
+        return db
+
+    def _going_on(self) -> Connection:
+        """Return the connection within a transaction."""
         if not self._open:
             self._db.execute("BEGIN IMMEDIATE")
             self._open = True
@@ -118,11 +140,12 @@ class SqliteStore(Reading):
     def put(self, items: Sequence[NewItem]) -> list[bool]:
         """See Store."""
         with translated():
-            db = self._begin()
+            plain = all(map(_is_plain, items))
+            db = self._going_on() if plain else self._begin()
             before = db.total_changes
-            if all(map(_is_plain, items)):
-                plain = [(i.seq, i.origin, i.id, i.address, i.max_attempts, i.published_at, len(i.body)) for i in items]
-                db.executemany(INSERT_PLAIN, plain)
+            if plain:
+                rows = [(i.seq, i.origin, i.id, i.address, i.max_attempts, i.published_at, len(i.body)) for i in items]
+                db.executemany(INSERT_PLAIN, rows)
             else:
                 db.executemany(INSERT, [_row(item) for item in items])
             stored: Sequence[NewItem] = items
@@ -133,9 +156,13 @@ class SqliteStore(Reading):
                 stored = [item for item in items if item.seq in seqs]
                 answers = [item.seq in seqs for item in items]
             db.executemany(INSERT_BODY, [(item.seq, item.body) for item in stored])
-            db.execute(READY, span)
-            self._line_up((i.address, i.key) for i in stored if i.key is not None)
-            self._bytes += sum(len(item.body) for item in stored)
+            if plain:
+                for item in stored:
+                    self._fresh.setdefault(item.address, deque()).append(item)
+            else:
+                db.execute(READY, span)
+                self._line_up((i.address, i.key) for i in stored if i.key is not None)
+            self._bytes += sum([len(item.body) for item in stored])
             return answers
 
     def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
@@ -153,17 +180,23 @@ class SqliteStore(Reading):
                 item = TakenItem(seq, fence + 1, origin, id_, address, attempt + 1, most, published_at, data, *rest)
                 taken.append(item)
             cursor.close()
+            db = self._going_on() if taken else self._db
             if taken:
-                db = self._begin()
-                runs = list(_runs(item.seq for item in taken))
-                db.executemany(UNREADY, [(address, *run) for run in runs])
-                db.executemany(LEASE, [(holder, wall, *run) for run in runs])
+                db.executemany(UNREADY, [(address, *run) for run in _runs(item.seq for item in taken)])
+            fresh = self._fresh.get(address)
+            while fresh and not more and len(taken) < limit:
+                room -= len(fresh[0].body)
+                more = bool(taken) and room < 0
+                if not more:
+                    taken.append(_first_time(fresh.popleft()))
+            if taken:
+                db.executemany(LEASE, [(holder, wall, *run) for run in _runs(item.seq for item in taken)])
             return taken, more or len(taken) == limit
 
     def finish(self, seqs: Sequence[int], wall: float) -> None:
         """See Store."""
         with translated():
-            db = self._begin()
+            db = self._going_on()
             runs = list(_runs(sorted(seqs)))
             db.executemany(FINISH, [(wall, *run) for run in runs])
             db.executemany(DROP_BODIES, runs)
@@ -277,23 +310,25 @@ class SqliteStore(Reading):
             if seqs:
                 runs = list(_runs(sorted(seqs)))
                 db = self._begin()
+                db.execute(FORGOTTEN, (len(seqs),))
                 db.executemany("DELETE FROM work WHERE seq BETWEEN ? AND ?", runs)
                 db.executemany("DELETE FROM history WHERE seq BETWEEN ? AND ?", runs)
         return len(seqs)
 
-    def progress(self, clock: float, next_seq: int, settled: int, counts: Mapping[str, Counts]) -> None:
+    def progress(self, clock: float | None, counts: Mapping[str, Counts]) -> None:
         """See Store."""
         with translated():
-            db = self._begin()
+            db = self._going_on()
             db.executemany(COUNT, [(address, *msgspec.structs.astuple(entry)) for address, entry in counts.items()])
-            db.execute("UPDATE clock SET at = ?, next_seq = ?, settled = ?", (clock, next_seq, settled))
+            if clock is not None:
+                db.execute("UPDATE clock SET at = ? WHERE only = 1", (clock,))
 
     def commit(self) -> None:
         """See Store."""
         if not self._open:
             return
         with translated():
-            self._db.execute("COMMIT")
+            self._begin().execute("COMMIT")
         self._open = False
         changes = self._db.total_changes
         pages = PAGES_A_COMMIT + (changes - self._changes) // CHANGES_A_PAGE + self._bytes // PAGE
@@ -302,6 +337,7 @@ class SqliteStore(Reading):
 
     def rollback(self) -> None:
         """See Store."""
+        self._fresh.clear()
         if self._open:
             with translated():
                 if self._db.in_transaction:

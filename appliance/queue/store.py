@@ -105,13 +105,16 @@ class Counts(msgspec.Struct):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What the broker needs to go on where it, or the one before it, stopped."""
+    """What the broker needs to go on where it, or the one before it, stopped.
+
+    `next_seq` is beyond that of every item that there ever was; `forgotten` is how many ended items are there no more.
+    """
 
     clock: float
     next_seq: int
     held: list[HeldItem]
     counts: dict[str, Counts]
-    settled_rows: int
+    forgotten: int
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -249,8 +252,8 @@ class Store(Protocol):
         Returns those that were purged, and adds a line to the history of each.
         """
 
-    def progress(self, clock: float, next_seq: int, settled: int, counts: Mapping[str, Counts]) -> None:
-        """Put on record broker time, the next free `seq`, how many ended items are there, and counts of addresses."""
+    def progress(self, clock: float | None, counts: Mapping[str, Counts]) -> None:
+        """Put on record the counts of addresses and, unless it is None, broker time."""
 
     def remembered_since(self) -> float | None:
         """Return when the first of the items that have ended, and are still there, ended; None where there is none."""

@@ -79,7 +79,7 @@ class Hello(Header, frozen=True):
     software: Text
 
 
-class Item(Header, frozen=True):
+class Item(Header, frozen=True, gc=False):
     """One work item to be stored; see QueueClient.publish. A bridge says who published it first, and its way so far."""
 
     address: Name
@@ -129,7 +129,7 @@ class Cancel(Header, frozen=True):
     subscription: Number
 
 
-class Outcome(Header, frozen=True):
+class Outcome(Header, frozen=True, gc=False):
     """How a delivery ended. Without `delay_s` a retry waits as long as the broker thinks fit, a release not at all."""
 
     token: Token
@@ -228,7 +228,7 @@ class Results(Header, frozen=True):
     troubles: tuple[Trouble, ...] = ()
 
 
-class Onward(Header, frozen=True):
+class Onward(Header, frozen=True, gc=False):
     """What a bridge passes on with a message for another cluster; seconds count from the delivery."""
 
     way: Way = ()
@@ -238,7 +238,7 @@ class Onward(Header, frozen=True):
     key: str | None = None
 
 
-class Handed(Header, frozen=True):
+class Handed(Header, frozen=True, gc=False):
     """One delivery; `published_at` is Unix time. A message for another cluster has `onward`."""
 
     token: Token

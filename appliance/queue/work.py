@@ -27,7 +27,10 @@ NOTICES = "notice.mail"
 BROKER_ORIGIN = "queue"
 FORGET_AT_ONCE = 2000
 EXPIRE_AT_ONCE = 2000
-CLOCK_EVERY_S = 10.0
+CLOCK_EVERY_S = 1.0
+"""How often at most broker time goes on record; a restart makes a delay longer by no more than this."""
+CLOCK_AT_REST_S = 10.0
+"""The same while nothing else is put on record."""
 MAX_NOTED = 8192
 """Items taken in before a turn ends."""
 
@@ -106,15 +109,14 @@ class Work:
         self._endings: list[Ending] = []
         self._doubtful: list[tuple[Ack, int, wire.Outcome, wire.Item | None]] = []
         self._next_due, self._next_wall = self._store.next_times()
-        self._clock_noted = clock.now()
+        self._clock_noted = snapshot.clock
         self._cut_short = False
 
     def handle_publish(self, session: Session, header: wire.Publish, bodies: wire.Frames) -> None:
         """Take items in; the answer goes out when the turn is on disk."""
         ack = Ack(session, header.request, len(bodies))
         self._noted += len(bodies)
-        for index, (item, body) in enumerate(zip(header.items, bodies, strict=True)):
-            self.intake.accept(item, body, ack, index)
+        self.intake.accept_all(header.items, bodies, ack)
         self._acks.append(ack)
 
     def handle_move(self, session: Session, header: wire.Move, bodies: wire.Frames) -> None:
@@ -271,18 +273,19 @@ class Work:
             self.dispatch.add(consumer)
 
     def _store_arrivals(self) -> None:
-        moved: list[Lease] = []
-        for arrival in self.intake.store(self._store):
-            item = arrival.item
-            if arrival.moved_from is not None:
-                moved.append(arrival.moved_from)
-            if item.due is not None and (self._next_due is None or item.due < self._next_due):
-                self._next_due = item.due
-            for at in (item.not_before, item.expires_at):
-                if at is not None and (self._next_wall is None or at < self._next_wall):
-                    self._next_wall = at
-            self.dispatch.changed(item.address)
-        self._finish(moved)
+        arrivals = self.intake.store(self._store)
+        if not arrivals:
+            return
+        items = [arrival.item for arrival in arrivals]
+        due = min((item.due for item in items if item.due is not None), default=None)
+        if due is not None and (self._next_due is None or due < self._next_due):
+            self._next_due = due
+        walls = [at for item in items for at in (item.not_before, item.expires_at) if at is not None]
+        if walls and (self._next_wall is None or min(walls) < self._next_wall):
+            self._next_wall = min(walls)
+        for address in dict.fromkeys([item.address for item in items]):
+            self.dispatch.changed(address)
+        self._finish([arrival.moved_from for arrival in arrivals if arrival.moved_from is not None])
 
     def _finish(self, leases: list[Lease]) -> None:
         if leases:
@@ -400,9 +403,10 @@ class Work:
 
     def _note_progress(self, *, always: bool) -> None:
         now = self._clock.now()
-        waiting = self._next_due is not None and now - self._clock_noted >= CLOCK_EVERY_S
-        if self._store.changed or waiting or always:
-            ledger = self.ledger
-            self._store.progress(now, ledger.next_seq, ledger.settled_rows, ledger.changed)
+        age = now - self._clock_noted
+        if self._store.changed or always or (self._next_due is not None and age >= CLOCK_AT_REST_S):
+            noting = age >= CLOCK_EVERY_S or always
+            self._store.progress(now if noting else None, self.ledger.changed)
             self.ledger.changed.clear()
-            self._clock_noted = now
+            if noting:
+                self._clock_noted = now

@@ -49,14 +49,15 @@ class Conformance:
         store = opened()
         store.put([item(n, body=b"body %d" % n) for n in range(1, 5)])
         store.take("a", "bob", 1, MUCH, WALL + 1)
-        store.progress(7.5, 9, 3, {"a": Counts(ready=2, done_total=4)})
+        store.progress(7.5, {"a": Counts(ready=2, done_total=4)})
+        store.progress(None, {})
         store.write_history([Record(1, WALL, 1, "bob", "retried", "why")])
         store.commit()
         store.close()
         store = opened()
         snapshot = store.load()
         assert [(h.seq, h.fence, h.attempt, h.holder, h.size) for h in snapshot.held] == [(1, 1, 1, "bob", 6)]
-        assert (snapshot.clock, snapshot.next_seq, snapshot.settled_rows) == (7.5, 9, 3)
+        assert (snapshot.clock, snapshot.next_seq, snapshot.forgotten) == (7.5, 5, 0)
         assert snapshot.counts == {"a": Counts(ready=2, done_total=4)}
         assert [t.body for t in store.take("a", "bob", 9, MUCH, WALL)[0]] == [b"body 2", b"body 3", b"body 4"]
         detail = store.look(1)
@@ -77,7 +78,7 @@ class Conformance:
         store.requeue([2], WALL)
         store.purge([3], WALL)
         store.wake(5.0, WALL)
-        store.progress(1.0, 99, 1, {"b": Counts(ready=1)})
+        store.progress(1.0, {"b": Counts(ready=1)})
         assert store.changed
         if how == "rollback":
             store.rollback()
@@ -281,6 +282,62 @@ class Conformance:
         assert [state_of(store, n) for n in (1, 2, 3, 6)] == [None] * 4
         assert [state_of(store, n) for n in (4, 5, 7)] == [State.DEAD, State.LEASED, State.READY]
         assert store.put([item(8, "3"), item(9, "4")]) == [True, False]
+
+    @pytest.mark.parametrize("many", [3, 40])
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["1 2", " ", '"', "\\", "\\u0000", "a'b", "{}", "[1]", "0x10", "-1", "null", "%s", "?1", "~"],
+            ["a\0b", "a\0c", "a", "\0", "\n", "\x7f", "é", "e\u0301", "\U0001f600", "\u2028"],
+        ],
+        ids=["printable", "any"],
+    )  # fmt: skip
+    def test_an_id_may_be_any_text_and_is_given_back_as_it_was(
+        self, store: Store, names: list[str], many: int
+    ) -> None:
+        names = [*names, *(f"x{n}" for n in range(many - len(names)))]
+        news = [item(n, name, body=b"x" * n) for n, name in enumerate(names, start=1)]
+        assert store.put(news) == [True] * len(news)
+        again = [item(100 + n, name) for n, name in enumerate([*names, "new"])]
+        assert store.put(again) == [False] * len(names) + [True]
+        store.commit()
+        assert [(b.seq, b.id, b.size) for b in store.browse("a", State.READY, 0, 50)] == [
+            *((new.seq, new.id, len(new.body)) for new in news), (100 + len(names), "new", 1),
+        ]  # fmt: skip
+        taken, _ = store.take("a", "bob", 100, MUCH, WALL)
+        assert [(t.seq, t.id, t.body) for t in taken[:-1]] == [(new.seq, new.id, new.body) for new in news]
+        assert store.knows("alice", names[0])
+
+    def test_the_number_of_what_was_forgotten_is_not_given_again(self, opened: Open) -> None:
+        store = opened()
+        store.put([item(n) for n in range(1, 4)])
+        assert take(store) == [1, 2, 3]
+        store.finish([1, 2, 3], WALL)
+        store.progress(1.0, {"a": Counts(done_total=3)})
+        assert store.forget(WALL + 1, 10) == 3
+        store.commit()
+        store.close()
+        store = opened()
+        assert (store.load().next_seq, store.load().forgotten) == (4, 3)
+        store.close()
+
+    def test_what_is_taken_at_once_and_what_waits_go_in_order(self, store: Store) -> None:
+        store.put([item(1), item(2, key="k")])
+        store.put([item(n, address="ab"[n % 2]) for n in range(3, 9)])
+        assert take(store, 3) == [1, 2, 4]
+        store.put([item(9), item(10, due=5.0)])
+        store.put([item(11), item(12, body=b"x" * 100), item(13)])
+        assert take(store, 1) == [6]
+        store.give_back([Given(1, 2, 1, None, "")], WALL)
+        store.purge([8, 12], WALL)
+        store.commit()
+        assert (take(store), take(store), take(store, address="b")) == ([1, 9, 11, 13], [], [3, 5, 7])
+
+    def test_bytes_limit_what_is_taken_of_what_waited_and_what_has_just_come(self, store: Store) -> None:
+        store.put([item(1, body=b"x" * 100)])
+        store.commit()
+        store.put([item(n, body=b"x" * 100) for n in range(2, 6)])
+        assert [len(store.take("a", "bob", 10, room, WALL)[0]) for room in (250, 10, 1000)] == [2, 1, 2]
 
     def test_browsing_pages_through_a_state_by_number(self, store: Store) -> None:
         store.put([item(n, address=("x.a", "x.b", "lan/main/x.a")[n % 3]) for n in range(1, 10)])

@@ -55,7 +55,7 @@ class Content(msgspec.Struct):
     counts: dict[str, Counts] = msgspec.field(default_factory=dict)
     clock: float = 0.0
     next_seq: int = 1
-    settled: int = 0
+    forgotten: int = 0
 
 
 class Disk(msgspec.Struct):
@@ -112,7 +112,7 @@ class ModelStore:
             for seq, e in self._sorted() if e.state is State.LEASED
         ]  # fmt: skip
         next_seq = max(now.next_seq, max(now.entries, default=0) + 1)
-        return Snapshot(now.clock, next_seq, held, copy.deepcopy(now.counts), now.settled)
+        return Snapshot(now.clock, next_seq, held, copy.deepcopy(now.counts), now.forgotten)
 
     def put(self, items: Sequence[NewItem]) -> list[bool]:
         """See Store."""
@@ -213,8 +213,11 @@ class ModelStore:
         """See Store."""
         ended = [(e.changed_at, seq) for seq, e in self._sorted() if e.state in ENDED and e.changed_at < before]
         gone = {seq for _, seq in sorted(ended)[:limit]}
+        if gone:
+            self._now.next_seq = max(self._now.next_seq, max(self._now.entries) + 1)
         for seq in gone:
             del self._now.entries[seq]
+        self._now.forgotten += len(gone)
         self._now.history = [line for line in self._now.history if line.seq not in gone]
         return len(gone)
 
@@ -242,9 +245,10 @@ class ModelStore:
         entries = self._now.entries
         return [(seq, entries[seq]) for seq in dict.fromkeys(seqs) if seq in entries and fits(entries[seq])]
 
-    def progress(self, clock: float, next_seq: int, settled: int, counts: Mapping[str, Counts]) -> None:
+    def progress(self, clock: float | None, counts: Mapping[str, Counts]) -> None:
         """See Store."""
-        self._now.clock, self._now.next_seq, self._now.settled = clock, next_seq, settled
+        if clock is not None:
+            self._now.clock = clock
         self._now.counts |= copy.deepcopy(dict(counts))
 
     def find(self, seq: int) -> Standing | None:

@@ -120,7 +120,7 @@ class Twins(RuleBasedStateMachine):
     @rule(end=st.sampled_from(["commit"] * 6 + ["rollback", "reopen"]))
     def end(self, end: str) -> None:
         counts = {"a": Counts(ready=self.next_seq)}
-        self.both(lambda store: store.progress(self.time, self.next_seq, 5, counts))
+        self.both(lambda store: store.progress(self.time, counts))
         if end == "commit":
             self.both(lambda store: store.commit())
         elif end == "rollback":

@@ -40,6 +40,40 @@ def test_an_address_at_its_limit_is_busy_until_something_is_done(
     assert answers(desk, "small.a", 1, size=10).statuses == (wire.STORED,)
 
 
+S, B, R = wire.STORED, wire.BUSY, wire.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("wanted", "statuses"),
+    [
+        (["deep"] * 4, (S, S, B, B)),
+        (["deep", "lan/main/deep", "deep", "free", "lan/main/deep", "free"], (S, S, B, S, B, S)),
+        (["free", "no such", "free", "lan/far/x", "free"], (S, R, S, R, S)),
+        (["heavy 6", "heavy 6", "heavy 1", "lan/main/heavy 1", "free 6"], (S, B, B, B, S)),
+        (["free 60", "free 50", "free 1", "lan/main/free 1", "deep 1", "deep 1", "deep 1"], (S, B, B, B, S, S, B)),
+        (["slow", "slow", "free", "slow"], (S, B, S, B)),
+    ],
+    ids=["depth", "spellings", "refusals", "bytes", "bytes in all", "rate"],
+)
+def test_items_of_one_request_each_meet_the_limits_and_none_overtakes(
+    tmp_path: Path, wanted: list[str], statuses: tuple[int, ...]
+) -> None:
+    desk = desk_with(
+        tmp_path, {"pattern": "deep", "max_depth": 2}, {"pattern": "heavy", "max_bytes": 10},
+        {"pattern": "slow", "rate": 1.0}, max_bytes=100,
+    )  # fmt: skip
+    names = [each if each == "no such" else each.partition(" ")[0] for each in wanted]
+    sizes = [int(each.rpartition(" ")[2]) if each[-1].isdigit() else 1 for each in wanted]
+    items = tuple(wire.Item(name, str(n)) for n, name in enumerate(names))
+    assert desk.ask("alice", wire.Publish(1, items), *(b"x" * size for size in sizes)).statuses == statuses
+    ledger = desk.engine._work.ledger
+    stored = [n for n, status in enumerate(statuses) if status == S]
+    assert sum(counts.ready for counts in ledger.counts.values()) == len(stored)
+    assert ledger.bytes == sum(counts.bytes for counts in ledger.counts.values()) == sum(sizes[n] for n in stored)
+    desk.restart()
+    assert desk.engine._work.ledger.counts == {a: c for a, c in ledger.counts.items() if c.ready}
+
+
 @pytest.mark.parametrize(("limit", "settings"), [({"max_bytes": 35}, {}), ({"max_depth": 9}, {"max_bytes": 35})])
 def test_a_body_that_never_fits_is_refused_for_good_and_holds_nothing_up(
     tmp_path: Path, limit: dict[str, object], settings: dict[str, object]

@@ -60,7 +60,7 @@ def _holes(query: str) -> int:
 @pytest.mark.parametrize("key", [None, "k"])
 def test_a_start_and_a_turn_are_little_work_however_many_wait(store: SqliteStore, key: str | None) -> None:
     store.put([item(seq, key=key) for seq in range(1, MANY + 1)])
-    store.progress(1.0, MANY + 1, 0, {"a": Counts(ready=MANY, bytes=MANY)})
+    store.progress(1.0, {"a": Counts(ready=MANY, bytes=MANY)})
     store.commit()
 
     def turn() -> None:

@@ -11,6 +11,7 @@ import pytest
 from appliance.queue import schema, wire
 from appliance.queue.errors import CopyFailed, StoreFailed, StoreFull
 from appliance.queue.inspection import STATE_NAMES
+from appliance.queue.ledger import Ledger
 from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Counts, NewItem, State
 from tests.unit.queue.desk import Desk
@@ -230,7 +231,7 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
     store.commit()
     with contextlib.closing(store.still()) as still:
         assert still.check() == ["The counts of a are wrong."]
-    store.progress(0.0, 3, 0, {"a": Counts(ready=2, bytes=2)})
+    store.progress(0.0, {"a": Counts(ready=2, bytes=2)})
     store.commit()
     with contextlib.closing(store.still()) as still:
         assert still.check() == []
@@ -245,7 +246,7 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
         ("DELETE FROM ready WHERE seq = 1", "1 messages are not where they are looked for."),
         ("INSERT INTO ready VALUES ('b', 2)", "1 messages are not where they are looked for."),
         ("INSERT INTO ready VALUES ('a', 9)", "1 messages are not where they are looked for."),
-        ("UPDATE clock SET settled = 7", "0 messages have ended, not 7."),
+        ("UPDATE clock SET forgotten = -7", "0 messages have ended, not 7."),
         ("UPDATE counts SET ready = 1", "The counts of a are wrong."),
         ("INSERT INTO counts VALUES ('b', 1, 0, 0, 0, 0, 0, 0, 0)", "The counts of b are wrong."),
     ],
@@ -253,7 +254,7 @@ def test_a_check_finds_what_is_wrong(tmp_path: Path) -> None:
 def test_a_check_finds_what_is_damaged(tmp_path: Path, damage: str, found: str) -> None:
     store = SqliteStore(tmp_path / "q")
     store.put([item(1), item(2)])
-    store.progress(0.0, 3, 0, {"a": Counts(ready=2, bytes=2)})
+    store.progress(0.0, {"a": Counts(ready=2, bytes=2)})
     store.commit()
     store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "q", isolation_level=None)) as db:
@@ -271,6 +272,28 @@ def test_unused_pages_go_back_to_the_file_system(tmp_path: Path) -> None:
     store.commit()
     assert store.compact(50) == 50
     assert store.compact(1000) > 40
+    store.close()
+
+
+def test_a_store_of_the_second_version_remembers_as_many_as_it_did(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "q") as db:
+        db.executescript(schema.VERSION_1 + schema.VERSION_2 + "PRAGMA user_version = 2;")
+        for seq, state in ((1, 2), (2, 4), (3, 5), (4, 0)):
+            row = (seq, str(seq), state, 0, "bob", None, None)
+            rest = "?, ?, ?, NULL, NULL, 1.0, 1.0, 0, '', NULL"
+            db.execute(f"INSERT INTO work VALUES (?, 'alice', ?, 'a', ?, ?, 3, 1, {rest})", row)
+        db.execute("INSERT INTO body VALUES (4, x'')")
+        db.execute("INSERT INTO ready VALUES ('a', 4)")
+        db.execute("INSERT INTO counts VALUES ('a', 1, 0, 0, 0, 50, 6, 7, 1)")
+        db.execute("UPDATE clock SET at = 2.5, next_seq = 60, settled = 3")
+    db.close()
+    store = SqliteStore(tmp_path / "q")
+    snapshot = store.load()
+    assert (snapshot.clock, snapshot.next_seq, Ledger(snapshot).settled_rows) == (2.5, 60, 3)
+    with contextlib.closing(store.still()) as still:
+        assert still.check() == []
+    assert store.forget(2.0, 2) == 2
+    assert Ledger(store.load()).settled_rows == 1
     store.close()
 
 
@@ -295,7 +318,7 @@ def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> N
         "a": Counts(ready=3, leased=1, dead=1, bytes=20, done_total=5, dead_total=6, expired_total=7),
         "b": Counts(done_total=1),
     }
-    assert (snapshot.next_seq, snapshot.settled_rows) == (8, 2)
+    assert (snapshot.next_seq, Ledger(snapshot).settled_rows) == (8, 2)
     assert [(h.seq, h.fence, h.attempt, h.holder) for h in snapshot.held] == [(4, 1, 1, "bob")]
     assert [store.browse("*", state, 0, 9)[0].seq for state in State if state is not State.PURGED] == [5, 4, 1, 3, 2]
     assert [t.seq for t in store.take("a", "bob", 9, 2**20, 1000.0)[0]] == [7]

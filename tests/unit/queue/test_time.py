@@ -39,6 +39,20 @@ def test_a_delay_is_not_shortened_by_a_restart(desk: Desk) -> None:
     assert [d.id for d in desk.deliveries("bob")] == ["1"]
 
 
+def test_a_restart_amid_much_work_makes_a_delay_longer_by_a_second_at_most(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1", delay_s=10.0))
+    for number in range(49):
+        desk.clock.advance(0.1)
+        desk.publish("alice", wire.Item("b", f"b-{number}"))
+    desk.restart()
+    desk.hello("bob")
+    desk.consume("bob", "a")
+    pass_time(desk, 5.0, "bob")
+    assert desk.deliveries("bob") == []
+    pass_time(desk, 1.1, "bob")
+    assert [d.id for d in desk.deliveries("bob")] == ["1"]
+
+
 def test_a_delay_does_not_care_for_the_wall_clock(desk: Desk) -> None:
     desk.publish("alice", wire.Item("a", "1", delay_s=10.0))
     desk.consume("alice", "a")
