@@ -1,7 +1,7 @@
 """The disks of virtual machines inside a machine of the lab: the firmware's /usr, and the working copy over it.
 
-A box gives its guests the disk that its own /usr is on. In the lab /usr is a folder, so it is made into a disk: once for
-a tree, and the working copy, which is small, at each start of a lab.
+A box gives its guests the disk that its own /usr is on. In the lab /usr is a folder, so it is made into a disk: once
+for a tree, and the working copy, which is small, at each start of a lab.
 """
 
 import os
