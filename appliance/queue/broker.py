@@ -16,7 +16,7 @@ from appliance.queue.keys import Keys
 from appliance.queue.loop import RETRY_S, Loop, Patience
 from appliance.queue.sessions import MAX_STALLED_BYTES, MAX_STALLED_BYTES_IN_ALL, GateRoute, Parcel, Session
 from appliance.queue.settings import BrokerSettings
-from appliance.queue.sockets import Socket, is_readable, receive
+from appliance.queue.sockets import Socket, is_readable, receive, send
 
 MAX_DRAIN = 1024
 """Messages taken in before a turn ends, so that acknowledgements do not wait for ever."""
@@ -116,9 +116,9 @@ class Broker(Loop):
         route = parcel.route
         copy = parcel.latest is None or parcel.size < SHARED_BYTES
         if isinstance(route, GateRoute):
-            self._gate.send_multipart([*route, *parcel.frames], zmq.NOBLOCK, copy=copy)
+            send(self._gate, [*route, *parcel.frames], copy=copy)
         else:
-            self._inside.send_multipart([route, *parcel.frames], zmq.NOBLOCK, copy=copy)
+            send(self._inside, [route, *parcel.frames], copy=copy)
 
     def _send(self, parcel: Parcel) -> None:
         session = parcel.session

@@ -123,34 +123,28 @@ class Dispatch:
         now, wall = self._clock.now(), self._clock.wall()
         until = now + self._lease_s
         session = consumer.session
-        for t in taken:
-            self._leases.add(
+        holder = session.name
+        self._leases.add(
+            [
                 Lease(
-                    t.seq,
-                    t.fence,
-                    t.origin,
-                    t.id,
-                    address,
-                    t.attempt,
-                    t.max_attempts,
-                    session.name,
-                    len(t.body),
-                    until,
+                    t.seq, t.fence, t.origin, t.id, address, t.attempt, t.max_attempts, holder, len(t.body), until,
                     consumer,
                 )
-            )
-            consumer.took(address, len(t.body))
+                for t in taken
+            ]
+        )  # fmt: skip
+        consumer.took(address, len(taken), sum([len(t.body) for t in taken]))
         self._ledger.leased(address, len(taken))
-        handed = tuple(
+        handed = [
             wire.Handed(
                 (t.seq, t.fence), t.id, t.origin, address, t.attempt, t.published_at,
                 None if t.waybill is None else onward.handed(t.waybill, t.expires_at, now, wall),
             )
             for t in taken
-        )  # fmt: skip
+        ]  # fmt: skip
         outbox.post(
             session,
-            wire.Deliver(consumer.number, handed),
+            wire.Deliver(consumer.number, tuple(handed)),
             [t.body for t in taken],
             leases=[item.token for item in handed],
         )

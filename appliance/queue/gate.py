@@ -28,7 +28,7 @@ from appliance.queue.keys import Keys, public_of
 from appliance.queue.loop import Loop, Patience, serve
 from appliance.queue.sessions import weight
 from appliance.queue.settings import GateSettings
-from appliance.queue.sockets import receive
+from appliance.queue.sockets import WRITABLE, events, receive, send
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Gate(Loop):
 
     def _is_taken(self) -> bool:
         """Whether the broker's side takes another message now."""
-        return bool(int(self._broker.get(zmq.EVENTS)) & zmq.POLLOUT)
+        return events(self._broker) & WRITABLE != 0
 
     def _hand_in(self) -> None:
         for _ in range(MAX_AT_ONCE):
@@ -138,7 +138,7 @@ class Gate(Loop):
     def _is_sent(self, route: bytes, frames: list[zmq.Frame]) -> bool:
         """Return whether the message needs no holding: it has gone, or its peer is."""
         try:
-            self._outside.send_multipart([route, *frames], zmq.NOBLOCK, copy=False)
+            send(self._outside, [route, *frames], copy=False)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

@@ -1,7 +1,7 @@
 """The leases that are running, by sequence number and by when they lapse."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -36,10 +36,11 @@ class LeaseTable:
     def __len__(self) -> int:
         return len(self._by_seq)
 
-    def add(self, lease: Lease) -> None:
-        """Start a lease."""
-        self._by_seq[lease.seq] = lease
-        heapq.heappush(self._by_time, (lease.until, lease.seq))
+    def add(self, leases: Iterable[Lease]) -> None:
+        """Start these leases."""
+        for lease in leases:
+            self._by_seq[lease.seq] = lease
+            heapq.heappush(self._by_time, (lease.until, lease.seq))
 
     def find(self, seq: int, fence: int, holder: str) -> Lease | None:
         """Return the lease with this token, if it runs and is held in this name."""

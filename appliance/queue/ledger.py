@@ -69,12 +69,12 @@ class Ledger:
         counts.leased -= 1
         counts.ready += 1
 
-    def done(self, address: str, size: int) -> None:
-        """A leased item has ended well."""
+    def done(self, address: str, number: int, size: int) -> None:
+        """So many leased items, of `size` bytes together, have ended well."""
         counts = self._changing(address)
-        counts.leased -= 1
-        counts.done_total += 1
-        self.settled_rows += 1
+        counts.leased -= number
+        counts.done_total += number
+        self.settled_rows += number
         self._lighter(counts, size)
 
     def died(self, address: str) -> None:

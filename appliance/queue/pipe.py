@@ -9,7 +9,7 @@ import zmq
 
 from appliance.queue.auth import join_curve
 from appliance.queue.connection import Connection
-from appliance.queue.sockets import is_readable, receive
+from appliance.queue.sockets import READABLE, WRITABLE, events, is_readable, receive, send
 from appliance.queue.wire import Frames
 
 MAX_AT_ONCE = 256
@@ -68,7 +68,7 @@ class Pipe:
             self._backlog.append(frames)
         else:
             try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
+                send(self._socket, frames)
             except zmq.Again:
                 self._backlog.append(frames)
         if self._ready():
@@ -76,8 +76,8 @@ class Pipe:
 
     def _ready(self) -> bool:
         """Return whether there is something to receive, or to send."""
-        events = int(self._socket.get(zmq.EVENTS))
-        return bool(events & zmq.POLLIN or (self._backlog and events & zmq.POLLOUT))
+        ready = events(self._socket)
+        return bool(ready & READABLE or (self._backlog and ready & WRITABLE))
 
     def _schedule(self) -> None:
         if not self._scheduled and not self._closed:
@@ -98,7 +98,7 @@ class Pipe:
             self._schedule()
         while self._backlog and not self._closed:
             try:
-                self._socket.send_multipart(self._backlog[0], zmq.NOBLOCK)
+                send(self._socket, self._backlog[0])
             except zmq.Again:
                 return
             self._backlog.popleft()

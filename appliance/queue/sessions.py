@@ -125,12 +125,12 @@ class Consumer:
         self.out = self.bytes = 0
         self.away.clear()
 
-    def took(self, address: str, size: int) -> None:
-        """It has one more in hand."""
-        self.out += 1
+    def took(self, address: str, number: int, size: int) -> None:
+        """It has so many more in hand, of `size` bytes together."""
+        self.out += number
         self.bytes += size
         if is_foreign(address):
-            self.away[address] += 1
+            self.away[address] += number
 
     def gave(self, address: str, size: int) -> None:
         """It has one less in hand."""

@@ -54,6 +54,15 @@ class Ending(msgspec.Struct):
         return self.lease.attempt - self.lapsed if self.counted else 0
 
 
+def _by_address(leases: list[Lease]) -> dict[str, tuple[int, int]]:
+    """Return how many there are of each address, and their bytes."""
+    found: dict[str, tuple[int, int]] = {}
+    for lease in leases:
+        number, size = found.get(lease.address, (0, 0))
+        found[lease.address] = number + 1, size + lease.size
+    return found
+
+
 class Work:
     """The broker's work desk. `handle_*` only note what is wanted; `run_turn` makes it so in the store."""
 
@@ -96,8 +105,8 @@ class Work:
                 lease.until = known.until
                 if known.consumer is not None:
                     lease.consumer = known.consumer
-                    known.consumer.took(h.address, h.size)
-            self.leases.add(lease)
+                    known.consumer.took(h.address, 1, h.size)
+            self.leases.add([lease])
         self.intake = Intake(self._home, self._settings, clock, self.ledger, self._ring)
         self.dispatch = Dispatch(clock, self.ledger, self.leases, self._settings.lease_s)
         for address, counts in self.ledger.counts.items():
@@ -134,8 +143,9 @@ class Work:
         ack = Ack(session, header.request, len(header.items))
         self._noted += len(header.items)
         self._acks.append(ack)
+        name = session.name
         for index, outcome in enumerate(header.items):
-            lease = self.leases.find(*outcome.token, session.name)
+            lease = self.leases.find(*outcome.token, name)
             if lease is None:
                 self._doubtful.append((ack, index, outcome, None))
                 continue
@@ -171,7 +181,7 @@ class Work:
             lease = self.leases.find(seq, fence, session.name)
             if lease is not None and (lease.consumer is None or lease.consumer.gone):
                 lease.consumer = consumer
-                consumer.took(lease.address, lease.size)
+                consumer.took(lease.address, 1, lease.size)
         self.extend(session, header.held)
         self.dispatch.add(consumer)
 
@@ -290,9 +300,9 @@ class Work:
     def _finish(self, leases: list[Lease]) -> None:
         if leases:
             self._store.finish([lease.seq for lease in leases], self._clock.wall())
-            for lease in leases:
-                self.ledger.done(lease.address, lease.size)
-                self.dispatch.changed(lease.address)
+            for address, (number, size) in _by_address(leases).items():
+                self.ledger.done(address, number, size)
+                self.dispatch.changed(address)
 
     def _end_all(self) -> None:
         finished, self._finished = self._finished, []
