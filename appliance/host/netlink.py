@@ -263,6 +263,8 @@ class Netlink:
         if there is None:
             self._add(vlan, "VLANs", kind="vlan", link=parent, vlan_id=vlan.tag)
         index = _there(inside, vlan.name).index
+        # A card that has just left a bond is down, and a VLAN cannot be up above it.
+        inside.link("set", index=parent, state="up")
         inside.link("set", index=index, ifalias=OURS, state="up")
         self._address(vlan.namespace, index, vlan.addresses, vlan.leased)
 
