@@ -70,11 +70,14 @@ class Exposure(Declared, frozen=True):
     """A path prefix on the outside's 443 that the reverse proxy hands to the instance's HTTP port of that name.
 
     All instances with the same prefix are balanced; `check` is a path that answers 200 while the instance is well.
+    What is `repeatable` knows a request that it has had by the proxy's own header, X-Alpha-Ren-Request: one that ended
+    without an answer, because its server did, is then sent to another, whatever its method.
     """
 
     prefix: str
     port: str
     check: str
+    repeatable: bool = False
 
 
 class Forward(Declared, frozen=True):

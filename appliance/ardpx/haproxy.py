@@ -34,12 +34,21 @@ To what is not HTTP or too large it answers 400 before it knows of any of this, 
 """
 
 
+ONCE = """\
+    # A POST that may have reached a server is not repeated here; one whose connection failed never did.
+    http-request disable-l7-retry unless { method GET HEAD OPTIONS }
+"""
+
+
 class Backend(NamedTuple):
-    """All servers behind one path prefix, (instance, IPv4 address, port) each; `check` tells whether one is well."""
+    """All servers behind one path prefix, (instance, IPv4 address, port) each; `check` tells whether one is well, and
+    `repeatable` that a request may go to another after one that did not answer.
+    """
 
     prefix: str
     check: str
     servers: tuple[tuple[str, str, int], ...]
+    repeatable: bool = False
 
     @property
     def name(self) -> str:
@@ -65,7 +74,8 @@ def backends(placed: Iterable[Placed]) -> tuple[Backend, ...]:
             (place.instance.name, place.leg.v4, place.instance.port(exposure.port).number)
             for place, exposure in exposed
         )
-        result.append(Backend(prefix, checks.pop(), servers))
+        repeatable = all(exposure.repeatable for _, exposure in exposed)
+        result.append(Backend(prefix, checks.pop(), servers, repeatable))
     names = [backend.name for backend in result]
     if len(set(names)) != len(names):
         raise BadDeclaration(f"Two exposed paths give the same backend name: {', '.join(sorted(names))}.")
@@ -99,7 +109,11 @@ def _route(backend: Backend) -> str:
 def _backend(backend: Backend) -> str:
     servers = "\n".join(f"    server {name} {address}:{port}" for name, address, port in backend.servers)
     return Template(_text("backend.cfg.tmpl")).substitute(
-        name=backend.name, check=backend.check, host=backend.name, servers=servers
+        name=backend.name,
+        check=backend.check,
+        host=backend.name,
+        repeats="" if backend.repeatable else ONCE,
+        servers=servers,
     )
 
 

@@ -43,7 +43,7 @@ def _instance(config: Config, number: int) -> Instance:
             Peer(component="arhav", port="selftest", reason="delivers the built-in journey check"),
         ),
         egress=tuple(Egress(port=port, reason="deliveries to systems outside") for port in config.arsrv.egress_ports),
-        exposures=(Exposure(prefix="/hooks/", port=HOOKS.name, check="/health"),),
+        exposures=(Exposure(prefix="/hooks/", port=HOOKS.name, check="/health", repeatable=True),),
         rights=Rights(
             publish=("flow.*",),
             consume=("flow.*",),

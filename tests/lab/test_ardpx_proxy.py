@@ -81,7 +81,10 @@ def server(name: str, address: str) -> Placed:
         legs=("cluster",),
         units=(),
         ports=(Port(name="http", number=PORT),),
-        exposures=(Exposure(prefix="/", port="http", check="/health"),),
+        exposures=(
+            Exposure(prefix="/", port="http", check="/health"),
+            Exposure(prefix="/again/", port="http", check="/health", repeatable=True),
+        ),
     )
     return Placed(component="server", instance=instance, legs={"cluster": Leg(v4=address, v6="::1")})
 
@@ -132,12 +135,13 @@ def test_a_post_without_an_answer_is_not_sent_again(proxy: Proxy) -> None:
     assert len(proxy.seen()) == 2, "each POST reached one server, once"
 
 
-def test_a_get_without_an_answer_is_sent_again_under_the_same_identity(proxy: Proxy) -> None:
-    assert {answer["status"] for answer in proxy.ask("GET", "/die", times=2)} == {200}
+@pytest.mark.parametrize(("method", "path"), [("GET", "/die"), ("POST", "/again/die")])
+def test_what_may_be_repeated_is_sent_again_under_the_same_identity(proxy: Proxy, method: str, path: str) -> None:
+    assert {answer["status"] for answer in proxy.ask(method, path, times=4)} == {200}
     by_request: dict[str, list[str]] = {}
     for line in proxy.seen():
         by_request.setdefault(line["headers"]["x-alpha-ren-request"][0], []).append(line["server"])
-    assert len(by_request) == 2
+    assert len(by_request) == 4
     assert ["server-1", "server-2"] in by_request.values()
 
 
