@@ -1,10 +1,12 @@
 """Webhooks: the HTTP server that takes messages in."""
 
+import asyncio
 import ipaddress
 import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -27,6 +29,12 @@ MOST_ARRIVING = 64 * 2**20
 
 PUBLISH_S = 5.0
 RETRY_AFTER_S = 1.0
+
+GOODBYES = 3
+"""So often the proxy is told that this server leaves. It believes the second time; when it asks again, it has acted."""
+LEAVE_S = 3.0
+"""The longest that a proxy is waited for which asks no more."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -59,19 +67,40 @@ class Hooks:
         self._queue = queue
         self._runner = runner
         self._room = Room(MOST_ARRIVING)
+        self._asked = 0
+        self._goodbyes = 0
+        self._leaving = False
+        self._believed = asyncio.Event()
         self._inner = [ipaddress.ip_network(network) for network in inner]
 
     def application(self) -> web.Application:
         """Return the application; every refusal in it is a problem in JSON."""
-        app = web.Application(middlewares=[_last_words, _problems])
+        app = web.Application(middlewares=[self._last_words, _problems])
         app.router.add_post("/hooks/{flow}", self.receive)
         app.router.add_get("/health", self.health)
         return app
 
     async def health(self, _request: web.Request) -> web.Response:
         """Answer 200 while messages can be taken in."""
+        self._asked += 1
+        if self._leaving:
+            self._goodbyes += 1
+            if self._goodbyes >= GOODBYES:
+                self._believed.set()
+            return _refuse(Unavailable("The server is about to stop."))
         self._check_ready()
         return _json(200, {"ok": True})
+
+    async def leave(self) -> None:
+        """Have the proxy send nobody here any more, and return when it does so; messages are taken until then.
+
+        Who just closed would break the connections that the proxy keeps, some of them under a request.
+        """
+        self._leaving = True
+        if self._asked:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self._believed.wait()
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer 202 once the message is on the broker's disk."""
@@ -92,6 +121,18 @@ class Hooks:
                 expires_s=flow.trigger.expires_s, max_attempts=most_attempts(flow, 0),
             )  # fmt: skip
         return _json(202, Accepted(envelope.id, published.duplicate))
+
+    @web.middleware
+    async def _last_words(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Close the connection after the answer where there will be no other, or the body has not all come.
+
+        (RFC 9112, 9.3.) Who reuses it else, as HAProxy does, may leave out the rest of the body, and the next request
+        would be taken for it.
+        """
+        response = await handler(request)
+        if self._leaving or not request.content.is_eof():
+            response.force_close()
+        return response
 
     def _check_ready(self) -> None:
         if not self._queue.connected:
@@ -131,18 +172,6 @@ async def _read(request: web.Request, limit: int, take: Callable[[int], None]) -
         take(len(part))
         parts.append(part)
     return b"".join(parts)
-
-
-@web.middleware
-async def _last_words(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Close the connection after an answer that came before the whole body did (RFC 9112, 9.3).
-
-    Who reuses it else, as HAProxy does, may leave out the rest of the body, and the next request would be taken for it.
-    """
-    response = await handler(request)
-    if not request.content.is_eof():
-        response.force_close()
-    return response
 
 
 @web.middleware

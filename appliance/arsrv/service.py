@@ -26,7 +26,9 @@ REJOIN_S = 30.0
 """Joining is repeated, so that a cluster whose state was lost or restored finds its servers again by itself."""
 AGAIN_S = 1.0
 DRAIN_S = 3.0
-"""For requests under way at a stop; with the runner's own it stays within the unit's stop time."""
+"""For requests under way at a stop; with the proxy's time to hear of it, and the runner's own for what is in hand, it
+stays within the unit's stop time.
+"""
 
 
 async def main() -> None:
@@ -39,9 +41,13 @@ async def main() -> None:
         group.create_task(runner.run())
         group.create_task(_join(queue, context, settings.port))
         group.create_task(_answer_pings(queue, context.instance, runner))
-        async with _listen(Hooks(queue, runner, settings.inner), context, settings.port):
+        hooks = Hooks(queue, runner, settings.inner)
+        async with _listen(hooks, context, settings.port):
             notify.ready("takes messages")
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await hooks.leave()
 
 
 @asynccontextmanager

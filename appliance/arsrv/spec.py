@@ -34,7 +34,7 @@ def _instance(config: Config, number: int) -> Instance:
         legs=("cluster",),
         isolated=True,
         isolation=config.arsrv.isolation,
-        units=(UnitSpec(exec=(PYTHON, "-m", "appliance.arsrv.service"), watchdog_s=20),),
+        units=(UnitSpec(exec=(PYTHON, "-m", "appliance.arsrv.service"), watchdog_s=20, stop_s=15),),
         ports=(HOOKS,),
         peers=(
             Peer(component="queue", port="queue", reason="takes work and puts messages on disk"),

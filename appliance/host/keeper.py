@@ -22,7 +22,7 @@ from appliance.errors import ApplianceError
 from appliance.host.guest import KVM, UNIT, Guest, Hands, command_line, read, tsc_khz
 from appliance.host.guestjournal import STARTED, Entry, Journal, Lines, entry, is_told
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("appliance.host.keeper")
 
 QMP_DEADLINE_S = 30.0
 LOOK_EVERY_S = 2.0
@@ -212,6 +212,8 @@ async def _main(path: Path) -> None:
 
 def main() -> int:
     """Keep the guest of the document that is named on the command line; return the exit status."""
+    # An emulator that ends is no error of its protocol's; what is one is said in our own words.
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
     path = Path(sys.argv[1])
     return notify.run(lambda: _main(path))
 

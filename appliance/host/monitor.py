@@ -1,6 +1,7 @@
 """Asking a running guest's QEMU by its own protocol (QMP); starting and ending it is its keeper's."""
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import Literal
 
@@ -55,6 +56,8 @@ async def _ask(path: str, command: str) -> object:
     # Imported late: on a box without virtual machines nobody needs it, and it takes memory.
     from qemu.qmp import QMPClient, QMPError
 
+    # What goes wrong is said by whoever asked.
+    logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
     qmp = QMPClient("monitor")
     try:
         async with asyncio.timeout(DEADLINE_S):

@@ -53,7 +53,7 @@ GUEST_DOCUMENT = "guest.json"
 GUEST_UNIT = "guest.service"
 GUEST_NETWORK = "guest.network"
 
-POWER_DOWN_S = 15
+POWER_DOWN_S = 20
 """For a guest to stop its component, which drains, and itself."""
 MOST_CPUS = 4
 
