@@ -83,7 +83,8 @@ def read(path: Path) -> Guest:
 def kernel_line(guest: Guest, tsc_khz: int) -> str:
     """Return the guest's kernel command line; a guest whose kernel gives up ends (`-no-reboot`), and is made anew."""
     words = [
-        "console=ttyS0 quiet panic=-1",
+        # What comes out there is lines for a journal, so nobody is to reset a terminal.
+        "console=ttyS0 TERM=dumb quiet panic=-1",
         # Seconds of an emulated processor that no server needs: self-tests, keys, a bus that there is none of.
         "cryptomgr.notests rcupdate.rcu_expedited=1 lsm=capability",
         "initcall_blacklist=init_encrypted,crypto_kdf108_init,jent_mod_init,pci_arch_init",
