@@ -183,14 +183,16 @@ def run(folder: Path, work: Callable[[Place], Coroutine[Any, Any, None]]) -> Non
     asyncio.run(all_of_it())
 
 
-def test_connections_are_made_where_the_table_says_so_and_nowhere_else(tmp_path: Path) -> None:
-    async def work(place: Place) -> None:
-        await place.listen((*INNER, "outside"), PORTS)
-        found = await place.reached(EVERY_PROBE, EXPECTED)
-        assert found - EXPECTED == set()
-        assert EXPECTED - found == set()
+async def follow_the_table(place: Place) -> None:
+    """Everybody asks everybody on every port, and what is reached is what the table says."""
+    await place.listen((*INNER, "outside"), PORTS)
+    found = await place.reached(EVERY_PROBE, EXPECTED)
+    assert found - EXPECTED == set()
+    assert EXPECTED - found == set()
 
-    run(tmp_path, work)
+
+def test_connections_are_made_where_the_table_says_so_and_nowhere_else(tmp_path: Path) -> None:
+    run(tmp_path, follow_the_table)
 
 
 def test_a_port_opened_by_hand_is_found(tmp_path: Path) -> None:
