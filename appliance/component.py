@@ -130,6 +130,7 @@ class UnitSpec(Declared, frozen=True):
     opens: tuple[Opened, ...] = ()
     writable: tuple[str, ...] = ()
     private_users: bool = False
+    start_s: int = 300
     stop_s: int = 10
     leads: bool = False
     sandbox: bool = True

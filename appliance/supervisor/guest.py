@@ -57,6 +57,10 @@ POWER_DOWN_S = 20
 """For a guest to stop its component, which drains, and itself."""
 MOST_CPUS = 4
 
+KVM_START_S = 120
+EMULATED_START_S = 1200
+"""In a box that is emulated itself a guest takes minutes; nobody else waits for it."""
+
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
     """What virtual machines stand on here: how a processor is made, and what holds the image's /usr."""
@@ -122,6 +126,7 @@ def unit(instance: Instance, ground: Ground) -> UnitSpec:
         devices=("/dev/net/tun",),
         opens=tuple(opens),
         writable=(f"{directory}/{UNIT}",),
+        start_s=EMULATED_START_S if ground.accelerator == "tcg" else KVM_START_S,
         stop_s=POWER_DOWN_S + 10,
         leads=True,
     )
