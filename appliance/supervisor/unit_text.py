@@ -163,7 +163,9 @@ def credentials(instance: str, unit: UnitSpec) -> tuple[Credential, ...]:
 
 def _life(unit: UnitSpec) -> list[str]:
     # A slow machine under load (emulated, nested) takes minutes; a start that is cut short begins at nothing again.
-    lines = [f"TimeoutStartSec={unit.start_s}", f"TimeoutStopSec={unit.stop_s}", *(["KillMode=mixed"] if unit.leads else [])]
+    lines = [f"TimeoutStartSec={unit.start_s}", f"TimeoutStopSec={unit.stop_s}"]
+    if unit.leads:
+        lines.append("KillMode=mixed")
     if unit.kind == "oneshot":
         return [*lines, "RemainAfterExit=yes", "Restart=on-failure", "RestartSec=1s"]
     if unit.watchdog_s:
