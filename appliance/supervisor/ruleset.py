@@ -2,8 +2,7 @@
 
 Default is to drop, in every direction. What every network needs comes first (answers, loopback, neighbour discovery);
 the gateway also gets forwarding, translation, and DHCP where its uplink has that; before a virtual machine all of it is
-forwarding. Addresses that may do the same thing
-share one set.
+forwarding. Addresses that may do the same thing share one set.
 """
 
 import ipaddress
