@@ -17,6 +17,11 @@ LAID_OUT = Path("/srv/alpha-ren")
 """Where a lab lays images of /usr, which is a directory there: the tree's, and over it the working copy's."""
 IMAGES = ("usr.erofs", "code.erofs")
 
+DETECTOR = "systemd-detect-virt"
+DETECTOR_S = 10.0
+EMULATED = b"qemu"
+"""What it calls a virtual machine of QEMU's without hardware acceleration (systemd-detect-virt(1))."""
+
 KVM_DEVICE = Path("/dev/kvm")
 MACHINE_TYPE = "microvm"
 
@@ -31,18 +36,38 @@ def disks(mounts: Path = MOUNTS, laid_out: Path = LAID_OUT) -> tuple[str, ...]:
     return tuple(str(path) for path in (laid_out / name for name in IMAGES) if path.exists())
 
 
-async def kvm(remembered: Path, device: Path = KVM_DEVICE, emulator: str = accelerator.EMULATOR) -> Finding:
-    """Return which accelerator guests get, found with a guest once for every boot: `remembered` is where, in /run."""
+async def kvm(
+    remembered: Path, device: Path = KVM_DEVICE, emulator: str = accelerator.EMULATOR, detector: str = DETECTOR
+) -> Finding:
+    """Return which accelerator guests get, found with a guest once for every boot: `remembered` is where, in /run.
+
+    A processor that is emulated emulates the extensions for guests too, so KVM works on it and speeds up nothing.
+    """
     known = await asyncio.to_thread(_known, remembered, device)
     if known is not None:
         return known
-    try:
-        finding = await accelerator.probe(emulator, machine=MACHINE_TYPE)
-    except EmulatorMissing as error:
-        finding = Finding(Accelerator.TCG, error.message)
+    if await _is_emulated(detector):
+        finding = Finding(Accelerator.TCG, "this machine's own processor is emulated")
+    else:
+        try:
+            finding = await accelerator.probe(emulator, machine=MACHINE_TYPE)
+        except EmulatorMissing as error:
+            finding = Finding(Accelerator.TCG, error.message)
     log.info("%s", finding.reason)
     await asyncio.to_thread(remembered.write_bytes, msgspec.json.encode(finding))
     return finding
+
+
+async def _is_emulated(detector: str) -> bool:
+    """Whether this machine's processor is QEMU's emulation; where nobody can tell, it is taken for a real one."""
+    try:
+        process = await asyncio.create_subprocess_exec(detector, "--vm", stdout=asyncio.subprocess.PIPE)
+        async with asyncio.timeout(DETECTOR_S):
+            said, _ = await process.communicate()
+    except (OSError, TimeoutError) as error:
+        log.warning("%s does not tell what this machine is: %s", detector, error)
+        return False
+    return said.strip() == EMULATED
 
 
 def _known(remembered: Path, device: Path) -> Finding | None:

@@ -41,6 +41,14 @@ def test_where_usr_is_a_directory_the_images_that_were_laid_out_are_used(tmp_pat
     assert disks(mounts, tmp_path) == (str(tmp_path / "usr.erofs"), str(tmp_path / "code.erofs"))
 
 
+def detector(folder: Path, says: str) -> str:
+    """A program that says what kind of machine this is."""
+    path = folder / "detector"
+    path.write_text(f"#!/bin/sh\necho {says}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 def emulator(folder: Path, body: str) -> str:
     """A program that stands in for QEMU, and counts how often it was started."""
     path = folder / "emulator"
@@ -60,13 +68,30 @@ def test_a_device_is_tried_once_for_every_boot(tmp_path: Path, body: str, accele
     (tmp_path / "kvm").touch()
     program = emulator(tmp_path, body)
     for _ in range(2):
-        finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", program))
+        finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", program, detector(tmp_path, "none")))
         assert finding.accelerator is accelerator
     assert (tmp_path / "count").read_text() == "x"
 
 
+def test_a_processor_that_is_emulated_has_no_use_for_kvm(tmp_path: Path) -> None:
+    (tmp_path / "kvm").touch()
+    program = emulator(tmp_path, "sys.exit(43)")
+    finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", program, detector(tmp_path, "qemu")))
+    assert finding.accelerator is Accelerator.TCG
+    assert finding.reason == "this machine's own processor is emulated"
+    assert not (tmp_path / "count").exists()
+
+
+def test_where_nobody_tells_what_the_machine_is_the_guest_decides(tmp_path: Path) -> None:
+    (tmp_path / "kvm").touch()
+    program = emulator(tmp_path, "sys.exit(43)")
+    finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", program, str(tmp_path / "nothing")))
+    assert finding.accelerator is Accelerator.KVM
+
+
 def test_an_emulator_that_is_missing_means_that_there_is_no_kvm(tmp_path: Path) -> None:
     (tmp_path / "kvm").touch()
-    finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", str(tmp_path / "nothing")))
+    missing, real = str(tmp_path / "nothing"), detector(tmp_path, "none")
+    finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", missing, real))
     assert finding.accelerator is Accelerator.TCG
     assert "cannot be started" in finding.reason
