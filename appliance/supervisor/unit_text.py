@@ -198,7 +198,10 @@ def _privileges(unit: UnitSpec) -> list[str]:
     if unit.private_users:
         lines.append("PrivateUsers=yes")
     if unit.devices:
+        # What systemd opens for the process is opened under the same rules.
+        opened = [each for each in unit.opens if each.path.startswith("/dev/")]
         lines += ["DevicePolicy=closed", *(f"DeviceAllow={device} rw" for device in unit.devices)]
+        lines += [f"DeviceAllow={each.path} {'r' if each.read_only else 'rw'}" for each in opened]
     if not unit.sandbox:
         return lines
     families = "AF_UNIX AF_INET AF_INET6 AF_NETLINK" + (" AF_PACKET" if "CAP_NET_RAW" in unit.capabilities else "")

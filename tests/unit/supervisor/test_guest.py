@@ -142,6 +142,8 @@ def test_the_guest_has_the_memory_of_its_instance_and_the_emulator_its_own() -> 
     assert "OpenFile=/dev/mapper/usr:disk0:read-only" in keeper
     # It is spoken to, so it has to be open for writing.
     assert "OpenFile=/dev/kvm:kvm" in keeper
+    for allowed in ("/dev/net/tun rw", "/dev/mapper/usr r", "/dev/kvm rw"):
+        assert f"DeviceAllow={allowed}" in keeper
 
 
 @pytest.mark.parametrize(
