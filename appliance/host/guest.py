@@ -12,10 +12,10 @@ from typing import Literal
 import msgspec
 
 from appliance.errors import NOT_DECODED, InvalidInput
+from appliance.host.accelerator import EMULATOR
 
 Accelerator = Literal["kvm", "tcg"]
 
-EMULATOR = "qemu-system-x86_64"
 BOOT = Path("/usr/lib/alpha-ren/guest")
 KERNEL, INITRD = BOOT / "vmlinux", BOOT / "initrd"
 
@@ -106,11 +106,11 @@ def tsc_khz(cpuinfo: str) -> int:
 
 
 def command_line(
-    guest: Guest, hands: Hands, credentials: Mapping[str, Path], tsc_khz: int = 0, emulator: str = EMULATOR
+    guest: Guest, hands: Hands, credentials: Mapping[str, Path], tsc_khz: int = 0
 ) -> list[str]:
     """Return QEMU's whole command line; `tsc_khz` is 0 where the rate of the host's own counter is not known."""
     command = [
-        emulator,
+        EMULATOR,
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", guest.name),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
         *("-machine", "microvm,acpi=on,auto-kernel-cmdline=off"),

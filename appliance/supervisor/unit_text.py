@@ -28,15 +28,6 @@ _SANDBOX = (
 )
 
 
-_GUEST_ORDER = (
-    "DefaultDependencies=no",
-    "Conflicts=shutdown.target",
-    "Before=shutdown.target",
-    "Requires=alpha-ren-guest-network.service",
-    "After=alpha-ren-guest-network.service",
-)
-"""A guest starts nothing that its one component does not need, so the usual order of a boot is not there."""
-
 SERVICE_DOCUMENT = "service.json"
 
 
@@ -110,7 +101,8 @@ def service_text(component: str, instance: Instance, unit: UnitSpec) -> str:
 def guest_text(component: str, instance: Instance, unit: UnitSpec) -> str:
     """Return the service unit of the same process inside a virtual machine of its own.
 
-    The machine is what its slice and namespace are elsewhere, and has all its files as credentials.
+    The machine is what its slice and namespace are elsewhere, and has all its files as credentials. What it comes after
+    in a guest is said there, by the image.
     """
     names = (SERVICE_DOCUMENT, *(each.name for each in credentials(instance.name, unit)))
     lines = [
@@ -119,8 +111,7 @@ def guest_text(component: str, instance: Instance, unit: UnitSpec) -> str:
         *(f"LoadCredential={name}" for name in names),
         *_privileges(unit),
     ]
-    head = [*_head(component, instance, unit), *_GUEST_ORDER]
-    return _written(("Unit", head), ("Service", lines))
+    return _written(("Unit", _head(component, instance, unit)), ("Service", lines))
 
 
 def _head(component: str, instance: Instance, unit: UnitSpec) -> list[str]:
