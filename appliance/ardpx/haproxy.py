@@ -38,6 +38,10 @@ ONCE = """\
     # A POST that may have reached a server is not repeated here; one whose connection failed never did.
     http-request disable-l7-retry unless { method GET HEAD OPTIONS }
 """
+AGAIN = """\
+    # Only what HAProxy had as a whole before it sent the first byte can be sent again; what exceeds its buffer cannot.
+    http-request wait-for-body time 10s
+"""
 
 
 class Backend(NamedTuple):
@@ -112,7 +116,7 @@ def _backend(backend: Backend) -> str:
         name=backend.name,
         check=backend.check,
         host=backend.name,
-        repeats="" if backend.repeatable else ONCE,
+        repeats=AGAIN if backend.repeatable else ONCE,
         servers=servers,
     )
 

@@ -22,7 +22,7 @@ SERVERS = {"server-1": "127.0.1.1", "server-2": "127.0.1.2"}
 PORT = 7000
 
 ASK = """
-import http.client, json, ssl, sys
+import http.client, json, ssl, sys, time
 asked = json.load(sys.stdin)
 context = ssl._create_unverified_context()
 answers = []
@@ -32,7 +32,10 @@ for _ in range(asked["times"]):
     for name, value in asked["headers"]:
         connection.putheader(name, value)
     connection.putheader("Content-Length", "2" if asked["method"] == "POST" else "0")
-    connection.endheaders(b"{}" if asked["method"] == "POST" else None)
+    connection.endheaders()
+    if asked["method"] == "POST":
+        time.sleep(asked["pause_s"])
+        connection.send(b"{}")
     answer = connection.getresponse()
     headers = {name.lower(): value for name, value in answer.getheaders()}
     answers.append({"status": answer.status, "headers": headers, "body": answer.read().decode()})
@@ -50,9 +53,11 @@ class Proxy:
         self._machine = machine
         self._servers = servers
 
-    def ask(self, method: str, path: str, *headers: tuple[str, str], times: int = 1) -> list[dict[str, Any]]:
-        """Return the answers to that many requests, each on a connection of its own."""
-        asked = {"method": method, "path": path, "headers": headers, "times": times}
+    def ask(
+        self, method: str, path: str, *headers: tuple[str, str], times: int = 1, pause_s: float = 0
+    ) -> list[dict[str, Any]]:
+        """Return the answers to that many requests, each on a connection of its own; a body is sent after `pause_s`."""
+        asked = {"method": method, "path": path, "headers": headers, "times": times, "pause_s": pause_s}
         output = self._machine.run(["python3", "-c", ASK], stdin=json.dumps(asked), deadline_s=60).stdout
         answers: list[dict[str, Any]] = json.loads(output)
         return answers
@@ -135,9 +140,13 @@ def test_a_post_without_an_answer_is_not_sent_again(proxy: Proxy) -> None:
     assert len(proxy.seen()) == 2, "each POST reached one server, once"
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/die"), ("POST", "/again/die")])
-def test_what_may_be_repeated_is_sent_again_under_the_same_identity(proxy: Proxy, method: str, path: str) -> None:
-    assert {answer["status"] for answer in proxy.ask(method, path, times=4)} == {200}
+@pytest.mark.parametrize(
+    ("method", "path", "pause_s"), [("GET", "/die", 0), ("POST", "/again/die", 0), ("POST", "/again/die", 0.3)]
+)
+def test_what_may_be_repeated_is_sent_again_under_the_same_identity(
+    proxy: Proxy, method: str, path: str, pause_s: float
+) -> None:
+    assert {answer["status"] for answer in proxy.ask(method, path, times=4, pause_s=pause_s)} == {200}
     by_request: dict[str, list[str]] = {}
     for line in proxy.seen():
         by_request.setdefault(line["headers"]["x-alpha-ren-request"][0], []).append(line["server"])
