@@ -64,7 +64,7 @@ def run(command: str, disks: tuple[Path, Path], accelerator: Accelerator, log: P
     """
     guest = build()
     cmdline = [
-        "root=/dev/vda rw console=ttyS0 systemd.firstboot=off systemd.journald.forward_to_console=no",
+        "root=/dev/vda rw console=ttyS0 fsck.mode=skip systemd.firstboot=off systemd.journald.forward_to_console=no",
         f"systemd.mount-extra=/dev/vdb:{TREE_IN_GUEST}:ext4:ro",
         f"systemd.mount-extra=/dev/vdc:{COPY_IN_GUEST}:ext4:ro",
         f'systemd.run="{command}" systemd.run_success_action=poweroff systemd.run_failure_action=poweroff',

@@ -31,8 +31,11 @@ def lab(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def up(tree: str) -> subprocess.CompletedProcess[str]:
-    """Start the lab."""
-    return lab("up", "--name", LAB, "--tree", tree, str(Path(__file__).with_name("trial.toml")))
+    """Start the lab; raise RuntimeError where it does not come up, as nothing further can be tried then."""
+    started = lab("up", "--name", LAB, "--tree", tree, str(Path(__file__).with_name("trial.toml")))
+    if started.returncode != 0:
+        raise RuntimeError(f"the lab did not come up ({started.returncode}):\n{started.stdout}{started.stderr}")
+    return started
 
 
 def inside(*argv: str) -> str:
