@@ -108,11 +108,11 @@ class Opened(Declared, frozen=True):
 class UnitSpec(Declared, frozen=True):
     """A process of an instance. An empty `name` is its main unit.
 
-    `user` empty means a dynamic user of its own; `notify` that it says READY=1 and feeds the watchdog itself;
-    `capabilities` are what the process keeps (and all it can ever have). In command lines `%` and `$` mean what they
-    mean to systemd (systemd.service(5)). A directory in `writable` is made for the unit's user and goes with the unit
-    where it is below /run; the instance's own directory there is made sticky instead, and others are made for root.
-    Of several processes one that `leads` is asked alone to stop, and ends the others itself.
+    `user` empty means a dynamic user of its own, which is in `groups`, too; `notify` that it says READY=1 and feeds the
+    watchdog itself; `capabilities` are what the process keeps (and all it can ever have). In command lines `%` and `$`
+    mean what they mean to systemd (systemd.service(5)). A directory in `writable` is made for the unit's user and goes
+    with the unit where it is below /run; the instance's own directory there is made sticky instead, and others are made
+    for root. Of several processes one that `leads` is asked alone to stop, and ends the others itself.
     """
 
     exec: tuple[str, ...]
@@ -120,6 +120,7 @@ class UnitSpec(Declared, frozen=True):
     reload: tuple[str, ...] = ()
     before: tuple[tuple[str, ...], ...] = ()
     user: str = ""
+    groups: tuple[str, ...] = ()
     kind: Literal["exec", "notify", "forking", "oneshot", "notify-reload"] = "notify"
     watchdog_s: int = 0
     capabilities: tuple[str, ...] = ()

@@ -108,10 +108,12 @@ class Veth(Interface, frozen=True, kw_only=True):
 class Tap(Interface, frozen=True, kw_only=True):
     """A TAP device inside `namespace`: the cable to a virtual machine, whose emulator runs in there, too.
 
-    It stays when the emulator ends, so that what it has (addresses, rules) does not come and go with the guest.
+    It stays when the emulator ends, so that what it has (addresses, rules) does not come and go with the guest. Who is
+    in `group` (its number) may take hold of it, and nobody else without CAP_NET_ADMIN.
     """
 
     mac: str
+    group: int
     addresses: tuple[str, ...]
 
 

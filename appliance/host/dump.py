@@ -35,6 +35,7 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA
 IFLA_PERM_ADDRESS, IFLA_PARENT_DEV_NAME, IFLA_PARENT_DEV_BUS_NAME = 54, 56, 57
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_ISOLATED = 1, 2, 5, 33
 IFLA_VLAN_ID, IFLA_BOND_MODE = 1, 1
+IFLA_TUN_GROUP = 2  # linux/if_link.h; without one it is left out
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
 IFA_F_PERMANENT, IFA_F_NOPREFIXROUTE = 0x80, 0x200
 # linux/rtnetlink.h.
@@ -48,6 +49,8 @@ MAIN_TABLE = 254
 METRICS = {10: 1024}
 """The metric that the kernel gives to a route without one, by family."""
 
+NOBODYS = -1
+
 BUFFER = 1 << 18
 DEADLINE_S = 10.0
 
@@ -55,8 +58,9 @@ DEADLINE_S = 10.0
 class Link(msgspec.Struct, frozen=True):
     """A link as one namespace sees it; `peer` is the index of a veth's other end, in that end's own namespace.
 
-    `peer` is also the index of what a VLAN is of; `tag` is the VLAN's number, `mode` that of a bond. A card's
-    `own_mac` is the one it was made with, `bus` and `device` say where its hardware is in sysfs.
+    `peer` is also the index of what a VLAN is of; `tag` is the VLAN's number, `mode` that of a bond, `group` that of a
+    TAP device, NOBODYS where it has none. A card's `own_mac` is the one it was made with, `bus` and `device` say where
+    its hardware is in sysfs.
     """
 
     index: int
@@ -71,6 +75,7 @@ class Link(msgspec.Struct, frozen=True):
     isolated: bool
     tag: int = 0
     mode: int = 0
+    group: int = NOBODYS
     own_mac: str = ""
     bus: str = ""
     device: str = ""
@@ -185,6 +190,7 @@ def _link(message: bytes) -> Link:
         isolated=bool(any(port.get(IFLA_BRPORT_ISOLATED, b""))),
         tag=_number(data, IFLA_VLAN_ID) if kind == "vlan" else 0,
         mode=_number(data, IFLA_BOND_MODE) if kind == "bond" else 0,
+        group=_number(data, IFLA_TUN_GROUP) if kind == "tun" and IFLA_TUN_GROUP in data else NOBODYS,
         own_mac=found[IFLA_PERM_ADDRESS].hex(":") if IFLA_PERM_ADDRESS in found else mac,
         bus=_text(found.get(IFLA_PARENT_DEV_BUS_NAME, b"")),
         device=_text(found.get(IFLA_PARENT_DEV_NAME, b"")),

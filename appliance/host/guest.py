@@ -32,6 +32,9 @@ UNIT = "alpha-ren-guest-server.service"
 LONGEST_CREDENTIAL = 28
 """A name in QEMU's fw_cfg has at most 55 characters (docs/specs/fw_cfg.rst), and this is what is left of them."""
 
+GROUP, GROUP_NUMBER = "alpha-ren-guest", 415
+"""Who may take hold of a guest's cable; the image fixes the number (sysusers.d)."""
+
 KVM = "kvm"
 """Name of the descriptor of /dev/kvm, where it is handed over; all others are disks, in their order."""
 

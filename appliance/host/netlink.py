@@ -192,13 +192,13 @@ class Netlink:
     def _tap(self, tap: Tap) -> None:
         inside = self._sockets.of(tap.namespace)
         there = link(inside, tap.name)
-        if there is not None and there.kind != "tun":
+        if there is not None and (there.kind, there.group) != ("tun", tap.group):
             _delete(inside, there)
             there = None
         if there is None:
             # Made by an ioctl of this thread (Linux, Documentation/networking/tuntap.rst), where the thread is.
             with self._namespaces.inside(tap.namespace):
-                inside.link("add", ifname=tap.name, kind="tuntap", mode="tap")
+                inside.link("add", ifname=tap.name, kind="tuntap", mode="tap", gid=tap.group)
             there = _there(inside, tap.name)
         if there.mac != tap.mac:
             inside.link("set", index=there.index, address=tap.mac)

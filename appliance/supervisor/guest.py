@@ -23,6 +23,8 @@ from appliance.component import (
 from appliance.config import Config
 from appliance.contracts.service import Leg
 from appliance.host.guest import (
+    GROUP,
+    GROUP_NUMBER,
     KVM,
     LONGEST_CREDENTIAL,
     NETWORK_CREDENTIAL,
@@ -109,7 +111,7 @@ def expect_fit(instance: Instance, rendered: Iterable[RenderedFile]) -> None:
 
 def tap(config: Config, instance: Instance) -> Tap:
     """Return the cable's end in the instance's namespace."""
-    return Tap(namespace=instance.name, name=TAP, mac=NEAR_MAC, addresses=ends(config).near)
+    return Tap(namespace=instance.name, name=TAP, mac=NEAR_MAC, group=GROUP_NUMBER, addresses=ends(config).near)
 
 
 def unit(instance: Instance, ground: Ground) -> UnitSpec:
@@ -123,6 +125,7 @@ def unit(instance: Instance, ground: Ground) -> UnitSpec:
         exec=(PYTHON, "-m", "appliance.host.keeper", f"{directory}/{GUEST_DOCUMENT}"),
         watchdog_s=60,
         credentials=instance.units[0].credentials,
+        groups=(GROUP,),
         devices=("/dev/net/tun",),
         opens=tuple(opens),
         writable=(f"{directory}/{UNIT}",),

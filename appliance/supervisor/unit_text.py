@@ -181,6 +181,8 @@ def _privileges(unit: UnitSpec) -> list[str]:
     # drops CAP_SETUID from what the process may do, although the set names it.
     who = {"": ["DynamicUser=yes"], "root": []}
     lines = who.get(unit.user, [f"User={unit.user}"])
+    if unit.groups:
+        lines.append(f"SupplementaryGroups={' '.join(unit.groups)}")
     capabilities = " ".join(unit.capabilities)
     if capabilities or unit.sandbox:
         lines.append(f"CapabilityBoundingSet={capabilities}")

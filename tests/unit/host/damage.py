@@ -66,7 +66,7 @@ def machines(draw: st.DrawFn) -> Machine:
     cables = draw(st.sets(st.integers(1, count), min_size=1))
     return Machine(
         taps=tuple(
-            Tap(namespace=f"n{n}", name="vm", mac=TAP_MAC, addresses=("10.99.0.1/30", "fd00:99::1/126"))
+            Tap(namespace=f"n{n}", name="vm", mac=TAP_MAC, group=415, addresses=("10.99.0.1/30", "fd00:99::1/126"))
             for n in sorted(cables)
         ),
         namespaces=(
@@ -118,6 +118,7 @@ CABLE = {
     "renamed": "ip link set {tap} name other",
     "down": "ip link set {tap} down",
     "another in its place": "ip link del {tap}; ip tuntap add dev {tap} mode tap",
+    "another group": "ip link del {tap}; ip tuntap add dev {tap} mode tap group 1; ip link set {tap} alias alpha-ren",
     "no TAP device": "ip link del {tap}; ip link add {tap} type veth peer name most",
     "wrong MAC": "ip link set {tap} address 02:00:00:00:00:99",
     "address gone": "ip addr flush dev {tap} scope global",

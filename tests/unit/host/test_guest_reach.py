@@ -13,11 +13,12 @@ import pytest
 
 from appliance.config import Config
 from appliance.host.box import Box
+from appliance.host.guest import GROUP_NUMBER
 from appliance.supervisor.guest import GUEST_NETWORK, ends, mac
 from appliance.supervisor.plan import Step
 from appliance.supervisor.reconcile import Reconciler
 from appliance.topology import HOST
-from tests.unit.host.cable import plugged
+from tests.unit.host.cable import IFF_NO_PI, IFF_TAP, TUNSETIFF, plugged
 from tests.unit.host.place import Heard, said_in, throwaway
 from tests.unit.host.test_reach import (
     ADDRESSES,
@@ -76,6 +77,30 @@ def test_a_guest_is_seen_as_its_instance_and_sees_who_calls_it(tmp_path: Path, f
         assert await seen_from(place, "edge", "srv-1", 7180, family) == ADDRESSES["edge"][family]
 
     run(tmp_path, work)
+
+
+TAKE_HOLD = f"""
+import fcntl, os, struct
+fcntl.ioctl(os.open("/dev/net/tun", os.O_RDWR), {TUNSETIFF}, struct.pack("16sH22x", b"vm", {IFF_TAP | IFF_NO_PI}))
+"""
+
+
+@pytest.mark.parametrize("member", [True, False])
+def test_an_emulator_without_rights_takes_hold_of_the_cable_by_its_group_alone(tmp_path: Path, member: bool) -> None:
+    group = GROUP_NUMBER if member else GROUP_NUMBER + 1
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", f"--groups={group}", "--bounding-set=-all"]
+
+    async def all_of_it() -> None:
+        async with asyncio.timeout(60), throwaway(tmp_path) as box:
+            assert (await Reconciler(box).round(NO_CARD, "the test")).problems == ()
+            taken = said_in(box.namespaces, "srv-1", *argv, "/usr/bin/python3", "-c", TAKE_HOLD)
+            if member:
+                await taken
+            else:
+                with pytest.raises(AssertionError, match="Operation not permitted"):
+                    await taken
+
+    asyncio.run(all_of_it())
 
 
 LIES: dict[str, tuple[tuple[str, ...], int]] = {

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from appliance.host.guest import GROUP, GROUP_NUMBER
 from image.cutting import guest, kernel
+from scripts.building.paths import REPOSITORY
 
 INDEX = """kernel/drivers/block/virtio_blk.ko.xz:
 kernel/drivers/net/virtio_net.ko.xz: kernel/drivers/net/net_failover.ko.xz kernel/net/core/failover.ko.xz
@@ -52,3 +54,8 @@ def test_the_root_is_links_into_usr_and_hides_what_systemd_need_not_do(tmp_path:
     assert os.readlink(root / "etc/systemd/system-generators/systemd-fstab-generator") == "/dev/null"
     assert (root / "etc/machine-id").read_bytes() == b""
     assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
+
+
+def test_the_group_of_the_cables_has_the_number_that_they_are_made_with() -> None:
+    named = (REPOSITORY / "image/tree/mkosi.extra/usr/lib/sysusers.d/alpha-ren.conf").read_text(encoding="utf-8")
+    assert ["g", GROUP, str(GROUP_NUMBER)] in [line.split()[:3] for line in named.splitlines()]

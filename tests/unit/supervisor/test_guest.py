@@ -86,6 +86,7 @@ def test_in_place_of_its_own_process_the_instance_has_a_keeper() -> None:
         "NetworkNamespacePath=/run/netns/srv-1",
         "KillMode=mixed",
         "DynamicUser=yes",
+        "SupplementaryGroups=alpha-ren-guest",
         "DevicePolicy=closed",
         "DeviceAllow=/dev/net/tun rw",
         "RuntimeDirectory=alpha-ren/srv-1/vm",

@@ -42,7 +42,7 @@ def calls(path: Path) -> GuestCalls:
     document = File(path="/run/alpha-ren/srv-1/guest.json", content=msgspec.json.encode(guest).decode())
     # What a guest left behind is no guest.
     former = msgspec.structs.replace(document, path="/run/alpha-ren/srv-2/guest.json")
-    tap = Tap(namespace="srv-1", name="vm", mac="02:00:00:00:00:02", addresses=())
+    tap = Tap(namespace="srv-1", name="vm", mac="02:00:00:00:00:02", group=415, addresses=())
     machine = Machine(taps=(tap,), files=(document, former))
     return GuestCalls(lambda: machine, lambda: WHY)
 
