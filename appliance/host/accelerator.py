@@ -92,10 +92,15 @@ class Accelerator(enum.Enum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What the probe found, and why."""
+    """What the probe found, and why; `emulated` where the processor that would run guests is itself emulated.
+
+    On such a processor KVM is not tried before somebody wants guests there, and then `untried` is false.
+    """
 
     accelerator: Accelerator
     reason: str
+    emulated: bool = False
+    untried: bool = False
 
 
 def probe_rom() -> bytes:

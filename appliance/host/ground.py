@@ -19,8 +19,12 @@ IMAGES = ("usr.erofs", "code.erofs")
 
 DETECTOR = "systemd-detect-virt"
 DETECTOR_S = 10.0
-EMULATED = b"qemu"
+BY_QEMU = b"qemu"
 """What it calls a virtual machine of QEMU's without hardware acceleration (systemd-detect-virt(1))."""
+
+EMULATED = "this machine's own processor is emulated"
+EMULATED_PROBE_S = 60.0
+"""It takes QEMU several seconds to start there."""
 
 KVM_DEVICE = Path("/dev/kvm")
 MACHINE_TYPE = "microvm"
@@ -37,25 +41,40 @@ def disks(mounts: Path = MOUNTS, laid_out: Path = LAID_OUT) -> tuple[str, ...]:
 
 
 async def kvm(
-    remembered: Path, device: Path = KVM_DEVICE, emulator: str = accelerator.EMULATOR, detector: str = DETECTOR
+    remembered: Path,
+    device: Path = KVM_DEVICE,
+    emulator: str = accelerator.EMULATOR,
+    detector: str = DETECTOR,
+    *,
+    asked: bool = False,
 ) -> Finding:
     """Return which accelerator guests get, found with a guest once for every boot: `remembered` is where, in /run.
 
-    A processor that is emulated emulates the extensions for guests too, so KVM works on it and speeds up nothing.
+    A processor that is emulated may emulate the extensions for guests too. Guests are no gain there, so that KVM is
+    tried only where somebody has `asked` for some; but it is far better than to emulate in what is emulated.
     """
     known = await asyncio.to_thread(_known, remembered, device)
-    if known is not None:
+    if known is not None and not (known.untried and asked):
         return known
-    if await _is_emulated(detector):
-        finding = Finding(Accelerator.TCG, "this machine's own processor is emulated")
+    emulated = known is not None or await _is_emulated(detector)
+    if emulated and not asked:
+        finding = Finding(Accelerator.TCG, EMULATED, emulated=True, untried=True)
     else:
-        try:
-            finding = await accelerator.probe(emulator, machine=MACHINE_TYPE)
-        except EmulatorMissing as error:
-            finding = Finding(Accelerator.TCG, error.message)
+        finding = await _tried(emulator, emulated=emulated)
     log.info("%s", finding.reason)
     await asyncio.to_thread(remembered.write_bytes, msgspec.json.encode(finding))
     return finding
+
+
+async def _tried(emulator: str, *, emulated: bool) -> Finding:
+    deadline_s = EMULATED_PROBE_S if emulated else accelerator.PROBE_DEADLINE_S
+    try:
+        finding = await accelerator.probe(emulator, deadline_s, MACHINE_TYPE)
+    except EmulatorMissing as error:
+        finding = Finding(Accelerator.TCG, error.message)
+    if not emulated:
+        return finding
+    return Finding(finding.accelerator, f"{EMULATED}; {finding.reason}", emulated=True)
 
 
 async def _is_emulated(detector: str) -> bool:
@@ -67,7 +86,7 @@ async def _is_emulated(detector: str) -> bool:
     except (OSError, TimeoutError) as error:
         log.warning("%s does not tell what this machine is: %s", detector, error)
         return False
-    return said.strip() == EMULATED
+    return said.strip() == BY_QEMU
 
 
 def _known(remembered: Path, device: Path) -> Finding | None:

@@ -65,10 +65,18 @@ EMULATED_START_S = 1200
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
-    """What virtual machines stand on here: how a processor is made, and what holds the image's /usr."""
+    """What virtual machines stand on here: how a processor is made, whether that is `emulated` in the end, and what
+    holds the image's /usr.
+    """
 
     accelerator: Accelerator = "tcg"
+    emulated: bool = False
     disks: tuple[str, ...] = ()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a guest takes minutes to start."""
+        return self.emulated or self.accelerator == "tcg"
 
 
 class Ends(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +137,7 @@ def unit(instance: Instance, ground: Ground) -> UnitSpec:
         devices=("/dev/net/tun",),
         opens=tuple(opens),
         writable=(f"{directory}/{UNIT}",),
-        start_s=EMULATED_START_S if ground.accelerator == "tcg" else KVM_START_S,
+        start_s=EMULATED_START_S if ground.is_slow else KVM_START_S,
         stop_s=POWER_DOWN_S + 10,
         leads=True,
     )
@@ -150,7 +158,7 @@ def files(placed: Placed, config: Config, ground: Ground, budget: Budget | None)
     }
     allowed = cpus(instance.resources, budget)
     # An emulated processor is a thread that waits for the others, so more of them than needed make it slower.
-    many = 1 if ground.accelerator == "tcg" or not allowed else min(MOST_CPUS, len(cpus_of(allowed)))
+    many = 1 if ground.is_slow or not allowed else min(MOST_CPUS, len(cpus_of(allowed)))
     document = Guest(
         name=instance.name,
         tap=TAP,

@@ -36,10 +36,12 @@ class Guests:
         nobody_may = all(each.instance.isolation == "namespace" for each in placed)
         if nobody_may and self._none_left:
             return frozenset()
-        finding = await ground.kvm(self._found)
+        asked = any(each.instance.isolation == "vm" for each in placed)
+        finding = await ground.kvm(self._found, asked=asked)
         disks = await asyncio.to_thread(ground.disks)
-        self.ground = Ground(accelerator=finding.accelerator.value, disks=disks)
-        should = wanted(placed, possible=bool(disks), kvm=finding.accelerator is Accelerator.KVM)
+        self.ground = Ground(accelerator=finding.accelerator.value, emulated=finding.emulated, disks=disks)
+        gain = finding.accelerator is Accelerator.KVM and not finding.emulated
+        should = wanted(placed, possible=bool(disks), gain=gain)
         facts = await self._box.units.observe()
         is_now = forms(should, facts)
         behind = [name for name in should if is_now.get(name, should[name]) != should[name]]
@@ -73,7 +75,7 @@ def _notes(
     asked = any(each.instance.isolation == "vm" for each in placed)
     if asked and not disks:
         yield "Servers run in namespaces, not in virtual machines: /usr cannot be handed to a guest here."
-    elif asked and finding.accelerator is Accelerator.TCG:
+    elif asked and (finding.emulated or finding.accelerator is Accelerator.TCG):
         yield f"Virtual machines are emulated and slow: {finding.reason}."
     if behind:
         form = {"vm": "virtual machines", "namespace": "namespaces"}[should[behind[0]]]

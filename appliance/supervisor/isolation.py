@@ -19,16 +19,18 @@ SETTLED_S = 5.0
 """For so long a server must have been active before another may go: proxy and directory have to notice, too."""
 
 
-def wanted(placed: Iterable[Placed], *, possible: bool, kvm: bool) -> dict[str, Form]:
-    """Return what each instance should be; `possible` says whether there can be a guest here."""
+def wanted(placed: Iterable[Placed], *, possible: bool, gain: bool) -> dict[str, Form]:
+    """Return what each instance should be; `possible` says whether there can be a guest here, `gain` whether one
+    is as fast as a server without.
+    """
     return {
-        each.instance.name: "vm" if possible and _asks_for_one(each.instance.isolation, kvm=kvm) else "namespace"
+        each.instance.name: "vm" if possible and _asks_for_one(each.instance.isolation, gain=gain) else "namespace"
         for each in placed
     }
 
 
-def _asks_for_one(isolation: Isolation, *, kvm: bool) -> bool:
-    return isolation == "vm" or (isolation == "auto" and kvm)
+def _asks_for_one(isolation: Isolation, *, gain: bool) -> bool:
+    return isolation == "vm" or (isolation == "auto" and gain)
 
 
 def forms(instances: Iterable[str], facts: Iterable[UnitFact]) -> dict[str, Form]:

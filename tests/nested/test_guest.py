@@ -20,7 +20,7 @@ from tests.vm.driver import OUTSIDE_HOST, VirtualMachine, virtual_machine
 from tests.vm.outside import OutsideSystem
 
 LOGS = image.REPOSITORY / "build" / "test-logs" / "nested"
-READY_S = 1500.0
+READY_S = 1200.0
 UNIT = "alpha-ren-arsrv-1-vm.service"
 
 pytestmark = pytest.mark.timeout(2 * READY_S)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.host.accelerator import Accelerator
+from appliance.host.accelerator import Accelerator, Finding
 from appliance.host.ground import disks, kvm
 
 MOUNTS = """\
@@ -73,13 +73,27 @@ def test_a_device_is_tried_once_for_every_boot(tmp_path: Path, body: str, accele
     assert (tmp_path / "count").read_text() == "x"
 
 
-def test_a_processor_that_is_emulated_has_no_use_for_kvm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("body", "accelerator"), [("sys.exit(43)", Accelerator.KVM), ("sys.exit(1)", Accelerator.TCG)])
+def test_on_a_processor_that_is_emulated_a_device_is_tried_once_somebody_wants_guests(
+    tmp_path: Path, body: str, accelerator: Accelerator
+) -> None:
     (tmp_path / "kvm").touch()
-    program = emulator(tmp_path, "sys.exit(43)")
-    finding = asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", program, detector(tmp_path, "qemu")))
-    assert finding.accelerator is Accelerator.TCG
-    assert finding.reason == "this machine's own processor is emulated"
+    program, says = emulator(tmp_path, body), detector(tmp_path, "qemu")
+
+    def found(*, asked: bool) -> Finding:
+        return asyncio.run(kvm(tmp_path / "kvm.json", tmp_path / "kvm", program, says, asked=asked))
+
+    for _ in range(2):
+        finding = found(asked=False)
+        assert (finding.accelerator, finding.emulated) == (Accelerator.TCG, True)
+        assert finding.reason == "this machine's own processor is emulated"
     assert not (tmp_path / "count").exists()
+    for _ in range(2):
+        assert found(asked=True).accelerator is accelerator
+    finding = found(asked=False)
+    assert (finding.accelerator, finding.emulated) == (accelerator, True)
+    assert finding.reason.startswith("this machine's own processor is emulated; ")
+    assert (tmp_path / "count").read_text() == "x"
 
 
 def test_where_nobody_tells_what_the_machine_is_the_guest_decides(tmp_path: Path) -> None:

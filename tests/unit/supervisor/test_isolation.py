@@ -52,7 +52,7 @@ def next_of(should: dict[str, Form], is_now: dict[str, Form], serving: frozenset
 def test_a_guest_is_made_where_it_is_asked_for_or_where_kvm_works(
     isolation: Isolation, *, kvm: bool, possible: bool, form: Form
 ) -> None:
-    should = wanted(placed(isolation), possible=possible, kvm=kvm)
+    should = wanted(placed(isolation), possible=possible, gain=kvm)
     assert {name: should[name] for name in NAMES} == every(form)
     assert {form for name, form in should.items() if name not in NAMES} == {"namespace"}
 
