@@ -32,6 +32,24 @@ SLOTS = ("slot1", "slot2", "slot3")
 OUTSIDE_HOST = "10.0.2.2"
 """This computer's loopback, as the machine sees it through QEMU's user-mode network."""
 
+WATCH = """
+import asyncio, sys
+from appliance.errors import ApplianceError
+from appliance.supervisor.ask import ask
+
+async def main():
+    while True:
+        try:
+            status = await ask("supervisor.status", dict, deadline_s=60.0)
+            if eval(sys.argv[1], {"status": status}):
+                return
+        except ApplianceError:
+            pass  # it starts anew
+        await asyncio.sleep(0.5)
+
+asyncio.run(main())
+"""
+
 _CONTROL_SEQUENCE = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|[()][0-9A-B]|[=>78c]|\][^\x07]*\x07)")
 
 
@@ -155,9 +173,17 @@ class VirtualMachine:
 
     def wait_for(self, shell: str, deadline_s: float = 120.0) -> None:
         """Wait until a shell condition holds on the box; `MachineFailed` at the deadline."""
-        loop = f"until {shell}; do sleep 0.2; done"
+        loop = f"until {shell}; do sleep 0.5; done"
         if self.run("sh", "-c", loop, deadline_s=deadline_s).code:
             raise MachineFailed(f"`{shell}` did not come true within {deadline_s:.0f} s.")
+
+    def wait_for_status(self, condition: str, deadline_s: float = STATUS_DEADLINE_S) -> None:
+        """Wait until a Python expression holds of `status`, the document; `MachineFailed` at the deadline.
+
+        One process on the box does all the asking: to start one for each takes an emulated processor seconds.
+        """
+        if self.run("python3", "-c", WATCH, condition, deadline_s=deadline_s).code:
+            raise MachineFailed(f"`{condition}` did not come true of the status within {deadline_s:.0f} s.")
 
     def wait_until_ready(self, deadline_s: float = READY_DEADLINE_S) -> Readiness:
         """Wait until the appliance itself says that it is ready, asked through the uplink."""

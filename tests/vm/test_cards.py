@@ -26,9 +26,8 @@ def warned(machine: VirtualMachine) -> dict[str, str]:
 
 def wait_for_warnings(machine: VirtualMachine, *codes: str) -> dict[str, str]:
     """Wait until the box warns of exactly this; returns the sentences by code."""
-    wanted = "".join(f"{code}: " for code in sorted(codes))
-    shown = "alpha-ren status | sed -n 's/^  warning  *\\([a-z-]*: \\).*/\\1/p' | sort | tr -d '\\n'"
-    machine.wait_for(f'[ "$({shown})" = "{wanted}" ]', SETTLED_DEADLINE_S)
+    shown = "sorted(warning['code'] for warning in status['warnings'])"
+    machine.wait_for_status(f"{shown} == {sorted(codes)}", SETTLED_DEADLINE_S)
     return warned(machine)
 
 

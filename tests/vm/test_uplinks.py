@@ -112,7 +112,7 @@ def test_a_vlan_gets_its_address_by_dhcp(outside: Outside) -> None:
     )
     outside.neighbour.shell(f"ip addr add 192.0.2.1/24 dev eth0.7; mkdir -p /var/lib/misc; {server}")
     outside.apply("vlan = 7\n")
-    outside.machine.wait_for("alpha-ren status --json | grep -q '192.0.2.77/24'", SETTLED_DEADLINE_S)
+    outside.machine.wait_for_status("'192.0.2.77/24' in str(status['uplink'])", SETTLED_DEADLINE_S)
     assert outside.answer("192.0.2.77") == "200"
 
 
