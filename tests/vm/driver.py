@@ -34,16 +34,15 @@ OUTSIDE_HOST = "10.0.2.2"
 
 WATCH = """
 import asyncio, sys
-from appliance.errors import ApplianceError
-from appliance.supervisor.ask import ask
+from appliance.supervisor.ask import SupervisorAway, SupervisorSilent, ask
 
 async def main():
     while True:
         try:
-            status = await ask("supervisor.status", dict, deadline_s=60.0)
+            status = await ask("status", dict, deadline_s=60.0)
             if eval(sys.argv[1], {"status": status}):
                 return
-        except ApplianceError:
+        except (SupervisorAway, SupervisorSilent):
             pass  # it starts anew
         await asyncio.sleep(0.5)
 
