@@ -11,6 +11,10 @@ BURST_S = 1.0
 SHARE = 1 / 3
 LONGEST_REST_S = 3.0
 
+LOOK_EVERY_S, LOOK_SELDOM_S = 60.0, 300.0
+LOOKS_SHARE = 0.003
+"""Looks at everything take no more of a core than that, so a box of hundreds of servers waits longer for the next."""
+
 
 class Wake:
     """An event with reasons."""
@@ -46,6 +50,11 @@ class Wake:
         self._event.clear()
         more = len(causes) - MOST_CAUSES
         return SEPARATOR.join(causes[:MOST_CAUSES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def look_again_s(took_s: float) -> float:
+    """Return when to look at everything again, after a look that took so many seconds of processor time."""
+    return min(LOOK_SELDOM_S, max(LOOK_EVERY_S, took_s / LOOKS_SHARE))
 
 
 class Pace:

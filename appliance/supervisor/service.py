@@ -39,7 +39,7 @@ from appliance.supervisor.boot import BootRecord
 from appliance.supervisor.control import Control
 from appliance.supervisor.cutoff import ways_touched
 from appliance.supervisor.desired import SUPERVISOR, Desired, broker
-from appliance.supervisor.events import SEPARATOR, Pace, Wake
+from appliance.supervisor.events import LOOK_EVERY_S, SEPARATOR, Pace, Wake, look_again_s
 from appliance.supervisor.gauges import Gauges
 from appliance.supervisor.guestcalls import GuestCalls
 from appliance.supervisor.hotline import Hotline
@@ -54,7 +54,6 @@ from appliance.topology import Machine, Observed
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 60.0
 MOVE_EVERY_S = 1.0
 """How often it is looked whether the next server may move."""
 FIRST_RETRY_S = 0.5
@@ -97,6 +96,7 @@ class Supervisor:
         self._problem: Problem | None = None
         self._said = ""
         self._looked_at = time.monotonic()
+        self._look_again_s = LOOK_EVERY_S
         self._repairs: deque[Repair] = deque(maxlen=MOST_REPAIRS)
 
     async def run(self) -> None:
@@ -137,7 +137,7 @@ class Supervisor:
             self._tell_systemd()
             await asyncio.sleep(pace.rest_s(time.monotonic(), worked_s))
             retry_s = min(LONGEST_RETRY_S, retry_s * 2) if self._problem else FIRST_RETRY_S
-            cause = await self._wake.wait(retry_s if self._problem else LOOK_EVERY_S)
+            cause = await self._wake.wait(retry_s if self._problem else self._look_again_s)
 
     def _tell_systemd(self) -> None:
         """Once ready always ready; said again only in other words, since systemd passes every word on to everybody."""
@@ -168,12 +168,16 @@ class Supervisor:
         return steps
 
     async def _look_and_take(self, cause: str) -> int:
-        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+        everywhere = time.monotonic() - self._looked_at >= self._look_again_s
+        if everywhere:
             self._look_everywhere()
+        began = time.process_time()
         in_force = await asyncio.to_thread(self._probation.read)
         desired = await self._intent.form(in_force.config)
         self._in_force, self._desired = in_force, desired
         outcome = await self._reconciler.round(desired.machine, cause)
+        if everywhere and not outcome.steps:
+            self._look_again_s = look_again_s(time.process_time() - began)
         units = await self._box.units.observe() if outcome.steps else outcome.observed.units
         self._observed = msgspec.structs.replace(outcome.observed, units=units)
         self._problem = outcome.problems[0] if outcome.problems else None

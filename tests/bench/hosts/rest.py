@@ -10,8 +10,8 @@ from tests.bench.hosts.figures import Cost, Idle, Rest
 from tests.bench.peers import processes
 
 SERVERS = 200
-WINDOW_S = 60.0
-"""As long as the supervisor goes without looking at everything, so there is one such look in each."""
+WINDOW_S = 300.0
+"""About as long as the supervisor goes without looking at everything, so there is one such look in each."""
 PROFILED = 5
 TOUCHED = "arsrv-100"
 

@@ -2,7 +2,17 @@
 
 import asyncio
 
-from appliance.supervisor.events import BURST_S, LONGEST_REST_S, MOST_CAUSES, SHARE, Pace, Wake
+import pytest
+
+from appliance.supervisor.events import (
+    BURST_S,
+    LONGEST_REST_S,
+    MOST_CAUSES,
+    SHARE,
+    Pace,
+    Wake,
+    look_again_s,
+)
 
 
 def test_causes_are_gathered_while_nobody_waits_and_taken_once() -> None:
@@ -45,3 +55,8 @@ def test_no_rest_is_longer_than_the_longest_and_none_is_owed_afterwards() -> Non
     pace = Pace(now=0.0)
     assert pace.rest_s(60.0, worked_s=60.0) == LONGEST_REST_S
     assert pace.rest_s(60.0 + LONGEST_REST_S + 1.0, worked_s=0.0) == 0.0
+
+
+@pytest.mark.parametrize(("took_s", "again_s"), [(0.05, 60.0), (0.15, 60.0), (0.6, 200.0), (5.0, 300.0)])
+def test_what_takes_long_to_look_at_is_looked_at_less_often(took_s: float, again_s: float) -> None:
+    assert look_again_s(took_s) == pytest.approx(again_s)
