@@ -24,6 +24,8 @@ class Guests:
         self._found = found
         self.ground = Ground()
         self._none_left = False
+        self._reached: Mapping[str, Form] = {}
+        """What all instances were found to be; only this process makes them anything else."""
         self.moving = False
         """Whether an instance is still to move, which nobody tells of when its time has come."""
         self.notes: tuple[str, ...] = ()
@@ -42,19 +44,26 @@ class Guests:
         self.ground = Ground(accelerator=finding.accelerator.value, emulated=finding.emulated, disks=disks)
         gain = finding.accelerator is Accelerator.KVM and not finding.emulated
         should = wanted(placed, possible=bool(disks), gain=gain)
-        facts = await self._box.units.observe()
-        is_now = forms(should, facts)
-        behind = [name for name in should if is_now.get(name, should[name]) != should[name]]
-        serving = await self._serving(placed, behind, facts) if behind else set()
+        result, behind = (should, []) if should == self._reached else await self._towards(should, placed)
+        self._reached = {} if behind else should
         self.moving = bool(behind)
         self.notes = tuple(_notes(placed, disks, finding, should, behind))
         why = "that is what is configured" if nobody_may else finding.reason
         ordinary = () if "vm" in should.values() else (f"Servers run in namespaces: {why}.",)
         self.reasons = self.notes or ordinary
-        result = chosen(placed, should, is_now, serving)
         guests = frozenset(name for name, form in result.items() if form == "vm")
         self._none_left = nobody_may and not guests
         return guests
+
+    async def _towards(
+        self, should: Mapping[str, Form], placed: tuple[Placed, ...]
+    ) -> tuple[Mapping[str, Form], list[str]]:
+        """Return what each instance is to be in this round, and which are not yet what they should be."""
+        facts = await self._box.units.observe()
+        is_now = forms(should, facts)
+        behind = [name for name in should if is_now.get(name, should[name]) != should[name]]
+        serving = await self._serving(placed, behind, facts) if behind else set()
+        return chosen(placed, should, is_now, serving), behind
 
     async def _serving(
         self, placed: Iterable[Placed], behind: Iterable[str], facts: tuple[UnitFact, ...]
