@@ -5,7 +5,6 @@ that are files.
 import asyncio
 import compileall
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,6 @@ STOPS_WITHIN_S = 60.0
 ANSWERS_WITHIN_S = 60.0
 LOG = Path("/tmp/supervisor.log")
 BOX = Path("/tmp/box")
-UNIT = Path("/usr/lib/systemd/system/alpha-ren-supervisor.service")
 
 WAITS = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1234567\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1234567\n"
 GROUP = {
@@ -78,7 +76,7 @@ def supervisor() -> Iterator[int]:
     if not BOX.exists():
         shutil.copytree(Path(appliance.__file__).parent, BOX / "appliance")
         compileall.compile_dir(BOX, quiet=1)
-    environment = {**os.environ, "PYTHONPATH": str(BOX), **_of_unit()}
+    environment = {**os.environ, "PYTHONPATH": str(BOX)}
     with (
         LOG.open("wb") as log,
         subprocess.Popen(
@@ -91,12 +89,6 @@ def supervisor() -> Iterator[int]:
         finally:
             process.terminate()
             process.wait(STOPS_WITHIN_S)
-
-
-def _of_unit() -> dict[str, str]:
-    """Return the environment that the firmware's own unit gives to it."""
-    given = re.findall(r"^Environment=(\w+)=(\S+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
-    return dict(given)
 
 
 async def status() -> MachineStatus:
