@@ -108,9 +108,7 @@ def tsc_khz(cpuinfo: str) -> int:
     return round(float(found.group(1)) * 1000) if found else 0
 
 
-def command_line(
-    guest: Guest, hands: Hands, credentials: Mapping[str, Path], tsc_khz: int = 0
-) -> list[str]:
+def command_line(guest: Guest, hands: Hands, credentials: Mapping[str, Path], tsc_khz: int = 0) -> list[str]:
     """Return QEMU's whole command line; `tsc_khz` is 0 where the rate of the host's own counter is not known."""
     command = [
         EMULATOR,

@@ -316,9 +316,7 @@ def _taps(name: str, seen: Seen, wanted: Machine) -> Iterator[Tap]:
         if link.kind == "tun" and link.alias == OURS:
             hint = hints.get(f"{name}/{link.name}")
             found = _in_order(seen.addresses.get(link.index, set()), hint.addresses if hint else ())
-            yield Tap(
-                namespace=name, name=link.name, up=link.up, mac=link.mac, group=link.group, addresses=found
-            )
+            yield Tap(namespace=name, name=link.name, up=link.up, mac=link.mac, group=link.group, addresses=found)
 
 
 def _nics(name: str, seen: Seen, wanted: Machine) -> Iterator[Nic]:

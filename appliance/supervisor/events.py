@@ -13,7 +13,9 @@ LONGEST_REST_S = 3.0
 
 LOOK_EVERY_S, LOOK_SELDOM_S = 60.0, 300.0
 LOOKS_SHARE = 0.003
-"""Looks at everything take no more of a core than that, so a box of hundreds of servers waits longer for the next."""
+"""Looks at everything are to take no more of a core than that: a box of hundreds of servers waits longer for the next,
+though never longer than LOOK_SELDOM_S.
+"""
 
 
 class Wake:

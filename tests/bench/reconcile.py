@@ -14,8 +14,8 @@ HOW = (
     "firmware's tree; systemd is a stand-in at the system bus that starts nothing, control groups are files, nobody "
     "answers at the queue. noop: the configuration read, what should be formed, looked, compared, from the event-fed "
     "state; after an event: the same when a namespace was touched; resync: the same with everything looked at; in a "
-    "process of its own. idle, memory: the supervisor's process, {windows} with one resync in each. median of {runs}; "
-    "where the time goes is in build/bench/reconcile-….profile.txt (cProfile, five rounds)."
+    "process of its own. idle, memory: the supervisor's process, {windows} with at least one resync in each. "
+    "median of {runs}; where the time goes is in build/bench/reconcile-….profile.txt (cProfile, five rounds)."
 )
 
 

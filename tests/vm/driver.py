@@ -181,8 +181,9 @@ class VirtualMachine:
 
         One process on the box does all the asking: to start one for each takes an emulated processor seconds.
         """
-        if self.run("python3", "-c", WATCH, condition, deadline_s=deadline_s).code:
-            raise MachineFailed(f"`{condition}` did not come true of the status within {deadline_s:.0f} s.")
+        done = self.run("python3", "-c", WATCH, condition, deadline_s=deadline_s)
+        if done.code:
+            raise MachineFailed(f"`{condition}` did not come true of the status in {deadline_s:.0f} s. {done.err}")
 
     def wait_until_ready(self, deadline_s: float = READY_DEADLINE_S) -> Readiness:
         """Wait until the appliance itself says that it is ready, asked through the uplink."""

@@ -4,14 +4,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from appliance.supervisor.events import LOOK_SELDOM_S
 from appliance.supervisor.gauges import Gauges, slices
 from tests.bench.hosts import rounds, running
 from tests.bench.hosts.figures import Cost, Idle, Rest
 from tests.bench.peers import processes
 
 SERVERS = 200
-WINDOW_S = 300.0
-"""About as long as the supervisor goes without looking at everything, so there is one such look in each."""
+WINDOW_S = LOOK_SELDOM_S
+"""No longer does the supervisor go without looking at everything, so there is at least one such look in each."""
 PROFILED = 5
 TOUCHED = "arsrv-100"
 

@@ -38,7 +38,7 @@ def next_of(should: dict[str, Form], is_now: dict[str, Form], serving: frozenset
 
 
 @pytest.mark.parametrize(
-    ("isolation", "kvm", "possible", "form"),
+    ("isolation", "gain", "possible", "form"),
     [
         ("auto", True, True, "vm"),
         ("auto", False, True, "namespace"),
@@ -49,10 +49,10 @@ def next_of(should: dict[str, Form], is_now: dict[str, Form], serving: frozenset
         ("namespace", True, True, "namespace"),
     ],
 )
-def test_a_guest_is_made_where_it_is_asked_for_or_where_kvm_works(
-    isolation: Isolation, *, kvm: bool, possible: bool, form: Form
+def test_a_guest_is_made_where_it_is_asked_for_or_where_it_is_a_gain(
+    isolation: Isolation, *, gain: bool, possible: bool, form: Form
 ) -> None:
-    should = wanted(placed(isolation), possible=possible, gain=kvm)
+    should = wanted(placed(isolation), possible=possible, gain=gain)
     assert {name: should[name] for name in NAMES} == every(form)
     assert {form for name, form in should.items() if name not in NAMES} == {"namespace"}
 
