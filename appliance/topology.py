@@ -286,13 +286,15 @@ class UnitFact(Named, frozen=True, kw_only=True):
     """A unit of ours as it was found.
 
     `text` is what lies on disk, `state` systemd's ActiveState, `loaded` what it was last started with (None: unknown).
-    An `orphan` runs in a network namespace that is no longer the one of that name. `since` is Unix time.
+    An `orphan` runs in a network namespace that is no longer the one of that name. `since` is Unix time. One that is
+    `unread` runs although systemd could not read its text.
     """
 
     text: str
     state: str
     loaded: Loaded | None = None
     orphan: bool = False
+    unread: bool = False
     restarts: int = 0
     since: float = 0.0
     memory_mb: float = 0.0

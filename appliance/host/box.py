@@ -121,9 +121,10 @@ class Box:
         await self.namespaces.call(lambda: self._netlink.remove(noun))
 
     async def follow(self, directories: Iterable[str]) -> None:
-        """Listen for events in all namespaces, and in these directories."""
+        """Listen for events in all namespaces, and in these directories and that of the units."""
         await self._events.follow()
-        self._files.follow(directories)
+        own = [] if self._units is None else [str(self._units.directory)]
+        self._files.follow([*directories, *own])
 
     def look_everywhere(self) -> None:
         """Trust nothing that was seen before: the next look is at everything."""

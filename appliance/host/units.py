@@ -46,6 +46,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What systemd said of a unit when it was asked last."""
 
     state: str
+    read: bool = True
     main: int = 0
     restarts: int = 0
     since: float = 0.0
@@ -66,7 +67,7 @@ class Units:
         self._namespaces = namespaces
         self._mark = mark
         self._changed = changed
-        self._directory = directory
+        self.directory = directory
         self._loaded = loaded
         self._bus = MessageBus(bus_type=BusType.SYSTEM)
         self._jobs: dict[str, asyncio.Future[str]] = {}
@@ -139,11 +140,11 @@ class Units:
 
     def write(self, units: Iterable[Unit]) -> None:
         """Put the units' texts in place, each in one step; systemd sees them at the next `reload_manager`."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(parents=True, exist_ok=True)
         for unit in units:
-            candidate = self._directory / f".{unit.name}.new"
+            candidate = self.directory / f".{unit.name}.new"
             candidate.write_text(unit.text, encoding="utf-8")
-            candidate.rename(self._directory / unit.name)
+            candidate.rename(self.directory / unit.name)
 
     async def reload_manager(self) -> None:
         """Let systemd read all units anew; nothing that runs is disturbed."""
@@ -151,13 +152,11 @@ class Units:
 
     async def start(self, unit: Unit, loaded: Loaded) -> None:
         """Queue its start and return; whether it came up shows in its state."""
-        await self._call("StartUnit", "ss", [unit.name, "replace"])
-        self._remember(unit.name, loaded)
+        await self._run("StartUnit", unit, loaded)
 
     async def restart(self, unit: Unit, loaded: Loaded) -> None:
         """Queue its restart and return; whether it came up shows in its state."""
-        await self._call("RestartUnit", "ss", [unit.name, "replace"])
-        self._remember(unit.name, loaded)
+        await self._run("RestartUnit", unit, loaded)
 
     async def reload(self, unit: Unit, loaded: Loaded, deadline_s: float = JOB_DEADLINE_S) -> None:
         """Reload it and wait until it has; a unit that cannot reload is restarted.
@@ -172,7 +171,7 @@ class Units:
         await self._job("StopUnit", name, deadline_s)
         # One that had to be killed would stay known as failed, in no slice of ours, and its successor be refused.
         await self._call("ResetFailedUnit", "s", [name], may_fail=True)
-        for path in (self._directory / name, self._loaded / f"{name}.json"):
+        for path in (self.directory / name, self._loaded / f"{name}.json"):
             path.unlink(missing_ok=True)
         await self.reload_manager()
 
@@ -192,7 +191,7 @@ class Units:
 
     def _texts(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        for path in self._directory.glob("alpha-ren-*"):
+        for path in self.directory.glob("alpha-ren-*"):
             read = self._contents.of(path) if path.suffix in (".service", ".slice") and path.is_file() else None
             if read is not None and read[0].startswith(self._mark):
                 found[path.name] = read[0]
@@ -200,13 +199,14 @@ class Units:
 
     async def _ask(self, names: Iterable[str]) -> dict[str, Known]:
         (rows,) = await self._call("ListUnitsByPatterns", "asas", [[], sorted(names)])
-        places = {row[0]: (row[3], row[6]) for row in rows}
-        known = await asyncio.gather(*(self._known_of(name, *places.get(name, ("inactive", ""))) for name in names))
+        places = {row[0]: (row[3], row[6], row[2] == "loaded") for row in rows}
+        nowhere = ("inactive", "", True)
+        known = await asyncio.gather(*(self._known_of(name, *places.get(name, nowhere)) for name in names))
         return dict(zip(names, known, strict=True))
 
-    async def _known_of(self, name: str, state: str, path: str) -> Known:
+    async def _known_of(self, name: str, state: str, path: str, read: bool) -> Known:
         if not path or not name.endswith(".service"):
-            return Known(state=state)
+            return Known(state=state, read=read)
         service = f"{SYSTEMD}.Service"
         main, restarts, memory, since = await asyncio.gather(
             self._get(path, service, "MainPID"),
@@ -217,6 +217,7 @@ class Units:
         used = int(memory or 0)
         return Known(
             state=state,
+            read=read,
             main=int(main or 0),
             restarts=int(restarts or 0),
             since=int(since or 0) / 1e6,
@@ -231,6 +232,7 @@ class Units:
             state=known.state,
             loaded=self._recall(name),
             orphan=known.state == "active" and self._is_orphan(text, known.main),
+            unread=not known.read,
             restarts=known.restarts,
             since=known.since,
             memory_mb=known.memory_mb,
@@ -264,6 +266,17 @@ class Units:
             return None if read is None else msgspec.json.decode(read[0], type=Loaded)
         except NOT_DECODED:
             return None
+
+    async def _run(self, method: str, unit: Unit, loaded: Loaded) -> None:
+        try:
+            await self._call(method, "ss", [unit.name, "replace"])
+        except UnitFailed:
+            # While its text was gone, systemd took it for a unit without settings. One that runs would change its
+            # slice with the text, so that systemd cannot read it before it has ended.
+            await self._job("StopUnit", unit.name, JOB_DEADLINE_S)
+            await self.reload_manager()
+            await self._call("StartUnit", "ss", [unit.name, "replace"])
+        self._remember(unit.name, loaded)
 
     async def _job(self, method: str, name: str, deadline_s: float) -> None:
         """Run a job and wait for its end (the signal JobRemoved)."""

@@ -7,8 +7,9 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pyroute2 import WireGuard as Netlink
+from zmq import curve_public
+from zmq.utils import z85
 
 from appliance.topology import WireGuard, WireGuardPeer
 
@@ -45,9 +46,12 @@ def observe(wanted: WireGuard) -> WireGuard:
 
 
 def public_of(private: str) -> str:
-    """Return the public key (base64) of a private one."""
-    key = X25519PrivateKey.from_private_bytes(base64.b64decode(private))
-    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    """Return the public key (base64) of a private one.
+
+    WireGuard and CURVE have the curve in common (RFC 7748), so that no other library is loaded for it.
+    """
+    public = curve_public(z85.encode(base64.b64decode(private)))
+    return base64.b64encode(z85.decode(public)).decode()
 
 
 def _private(wanted: WireGuard) -> str:

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Iterable
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from zmq.utils import z85
 
 from appliance.contracts.service import SERVER_KEYS_CREDENTIAL
 from appliance.durable import place
@@ -53,8 +53,7 @@ class KeyStore:
         """Return the file with the WireGuard private key (base64) of that name, made where there is none yet."""
         path = self._directory / f"{name}.wireguard"
         if not path.exists():
-            raw = X25519PrivateKey.generate().private_bytes_raw()
-            self._write(path, base64.b64encode(raw).decode())
+            self._write(path, base64.b64encode(z85.decode(generate_keys().secret)).decode())
         return path
 
     def _curve(self, name: str) -> Keys:

@@ -151,6 +151,8 @@ def _run(unit: Unit, fact: UnitFact | None, target: Loaded) -> Iterator[Step]:
         yield step("start", "" if fact is None else f"it is {fact.state}")
     elif fact.orphan:
         yield step("restart", "its network namespace was replaced")
+    elif fact.unread:
+        yield step("restart", "systemd could not read its unit")
     elif fact.loaded is None:
         yield step("restart", "it is not known what it was started with")
     elif fact.loaded.text != target.text:

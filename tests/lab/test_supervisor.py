@@ -76,6 +76,11 @@ DAMAGE: list[tuple[str, list[str]]] = [
     ("make bridge dmz", ["ip", "link", "del", "dmz"]),
     ("make route armail/default", ["nsenter", "--net=/run/netns/armail", "ip", "route", "del", "default"]),
     ("start unit alpha-ren-portal.service", ["systemctl", "stop", "alpha-ren-portal.service"]),
+    ("start unit alpha-ren-armail.service", ["rm", "/run/systemd/system/alpha-ren-armail.service"]),
+    (
+        "start unit alpha-ren-arhav.service",
+        ["sh", "-c", "rm /run/systemd/system/alpha-ren-arhav.service; systemctl daemon-reload"],
+    ),
     ("make file /run/alpha-ren/dns/unbound.conf", ["rm", "/run/alpha-ren/dns/unbound.conf"]),
     ("change file /run/alpha-ren/dns/resolv.conf", ["sh", "-c", "echo > /run/alpha-ren/dns/resolv.conf"]),
 ]

@@ -114,15 +114,15 @@ BRIDGE = {
 }
 
 CABLE = {
-    "deleted": "ip link del {tap}",
-    "renamed": "ip link set {tap} name other",
-    "down": "ip link set {tap} down",
-    "another in its place": "ip link del {tap}; ip tuntap add dev {tap} mode tap",
-    "another group": "ip link del {tap}; ip tuntap add dev {tap} mode tap group 1; ip link set {tap} alias alpha-ren",
-    "no TAP device": "ip link del {tap}; ip link add {tap} type veth peer name most",
-    "wrong MAC": "ip link set {tap} address 02:00:00:00:00:99",
-    "address gone": "ip addr flush dev {tap} scope global",
-    "address more": "ip addr add 192.0.2.9/24 dev {tap}",
+    "deleted": "ip link del {cable}",
+    "renamed": "ip link set {cable} name other",
+    "down": "ip link set {cable} down",
+    "another in its place": "ip link del {cable}; ip tuntap add dev {cable} mode tap",
+    "another group": "ip link del {cable}; ip tuntap add {cable} mode tap group 1; ip link set {cable} alias alpha-ren",
+    "no TAP device": "ip link del {cable}; ip link add {cable} type veth peer name most",
+    "wrong MAC": "ip link set {cable} address 02:00:00:00:00:99",
+    "address gone": "ip addr flush dev {cable} scope global",
+    "address more": "ip addr add 192.0.2.9/24 dev {cable}",
     "another TAP device": "ip tuntap add dev more mode tap",
 }
 """In the namespace of a virtual machine."""
@@ -175,25 +175,25 @@ KINDS = tuple(
 """Every kind of damage there is: what it is done to, and which."""
 
 
-@st.composite
-def damages(draw: st.DrawFn, machine: Machine, where: str, kind: str) -> Damage:
-    """A damage of one kind, to some part of a machine."""
-    leg = draw(st.sampled_from(machine.veths))
-    bridge = draw(st.sampled_from(machine.bridges))
-    tap = draw(st.sampled_from(machine.taps))
-    namespace = draw(st.sampled_from([each.name for each in machine.namespaces if each.name != HOST]))
-    somewhere = {
-        "leg": (leg.namespace, LEG),
-        "port": (HOST, PORT),
-        "bridge": (HOST, BRIDGE),
-        "cable": (tap.namespace, CABLE),
-        "namespace": (namespace, NAMESPACE),
-        "silent": (namespace, SILENT),
-    }
-    if where not in somewhere:
-        return Damage(namespace, kind)
-    place, commands = somewhere[where]
-    command = commands[kind].replace("{leg}", leg.name).replace("{port}", leg.host_name)
-    return Damage(
-        place, command.replace("{bridge}", bridge.name).replace("{tap}", tap.name), told=where != "silent"
-    )
+def damages(machine: Machine, where: str, kind: str) -> st.SearchStrategy[Damage]:
+    """Return the damages of one kind that may happen to some part of a machine."""
+    namespaces = st.sampled_from([each.name for each in machine.namespaces if each.name != HOST])
+    if where in ("namespace", "silent"):
+        commands = {"namespace": NAMESPACE, "silent": SILENT}[where]
+        return namespaces.map(lambda name: Damage(name, commands[kind], told=where != "silent"))
+    if where == "pin":
+        return namespaces.map(lambda name: Damage(name, kind))
+    return _of_a_link(machine, where, kind)
+
+
+def _of_a_link(machine: Machine, where: str, kind: str) -> st.SearchStrategy[Damage]:
+    def on(namespace: str, template: str, link: str) -> Damage:
+        return Damage(namespace, template.replace(f"{{{where}}}", link))
+
+    if where == "leg":
+        return st.sampled_from(machine.veths).map(lambda leg: on(leg.namespace, LEG[kind], leg.name))
+    if where == "port":
+        return st.sampled_from(machine.veths).map(lambda leg: on(HOST, PORT[kind], leg.host_name))
+    if where == "bridge":
+        return st.sampled_from(machine.bridges).map(lambda bridge: on(HOST, BRIDGE[kind], bridge.name))
+    return st.sampled_from(machine.taps).map(lambda tap: on(tap.namespace, CABLE[kind], tap.name))

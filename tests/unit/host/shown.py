@@ -21,12 +21,13 @@ def shown(box: Box, wanted: Machine) -> dict[str, list[object]]:
     """What `ip` and `nft` say of every namespace, without the numbers that differ each time."""
     ours = {each.name for each in wanted.bridges} | {each.host_name for each in wanted.veths}
     return {
-        each.name: _without_numbers(typed(box, each.name, SHOWN), ours if each.name == HOST else set())
+        each.name: without_numbers(typed(box, each.name, SHOWN), ours if each.name == HOST else set())
         for each in wanted.namespaces
     }
 
 
-def _without_numbers(said: str, only: set[str]) -> list[object]:
+def without_numbers(said: str, only: set[str]) -> list[object]:
+    """What was said after SHOWN was typed: of the links with these names, or of all and the routes, too."""
     links, four, six, *rules = said.split("\n", 3)
     found: list[object] = [*rules, *([] if only else [_routes(four), _routes(six)])]
     for link in json.loads(links):

@@ -1,6 +1,9 @@
 """Keys made on the box."""
 
+import base64
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from appliance.host.wireguard import public_of
 from appliance.queue.keys import public_of as curve_public
@@ -24,7 +27,9 @@ def test_a_half_written_key_from_a_power_cut_is_no_key(tmp_path: Path) -> None:
 
 def test_a_wireguard_key_is_one(tmp_path: Path) -> None:
     path = KeyStore(tmp_path).wireguard("vpn")
-    assert len(public_of(path.read_text().strip())) == 44
+    private = path.read_text().strip()
+    key = X25519PrivateKey.from_private_bytes(base64.b64decode(private))
+    assert public_of(private) == base64.b64encode(key.public_key().public_bytes_raw()).decode()
     assert KeyStore(tmp_path).wireguard("vpn").read_text() == path.read_text()
 
 

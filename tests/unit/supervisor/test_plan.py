@@ -131,6 +131,14 @@ def test_a_unit_that_was_not_reloaded_after_its_file_changed_is_reloaded_later()
     assert lines(plan(changed, died_between)) == [f"reload unit {UNIT.name} (a file it reads changed)"]
 
 
+def test_a_unit_that_systemd_could_not_read_is_restarted() -> None:
+    observed = seen(MACHINE)
+    units = tuple(msgspec.structs.replace(fact, unread=True) for fact in observed.units)
+    assert lines(plan(MACHINE, msgspec.structs.replace(observed, units=units))) == [
+        f"restart unit {UNIT.name} (systemd could not read its unit)",
+    ]
+
+
 def test_a_changed_unit_is_written_and_restarted() -> None:
     changed = msgspec.structs.replace(MACHINE, units=(msgspec.structs.replace(UNIT, text="other"),))
     assert lines(plan(changed, seen(MACHINE))) == [
