@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from appliance.errors import NOT_DECODED, InvalidInput
-from appliance.host.accelerator import EMULATOR
+from appliance.host.accelerator import EMULATED_CPU, EMULATOR
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -147,5 +147,4 @@ def command_line(guest: Guest, hands: Hands, credentials: Mapping[str, Path], ts
 def _processor(accelerator: Accelerator, kvm_set: int) -> tuple[str, ...]:
     if accelerator == "kvm":
         return ("-accel", f"kvm,device=/dev/fdset/{kvm_set}", "-cpu", "host")
-    # The fullest processor that can be emulated starts more slowly than a plain one with a source of randomness.
-    return ("-accel", f"tcg,thread=multi,tb-size={CODE_BUFFER_MB}", "-cpu", "qemu64,+rdrand")
+    return ("-accel", f"tcg,thread=multi,tb-size={CODE_BUFFER_MB}", "-cpu", EMULATED_CPU)
