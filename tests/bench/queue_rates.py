@@ -22,7 +22,8 @@ SYSTEMS = (
     "Ours: TCP encrypted with CURVE. RabbitMQ: a quorum queue with confirms; NATS: JetStream's file store with "
     "sync_interval always; both plain TCP, with clients that prepare frames and make no object per message. SQLite: "
     "WAL, synchronous=FULL, the same rows in batches of the window, in the one process that inserts. All sync before "
-    "they acknowledge, on the same disk, on loopback, and take turns within each run."
+    "they acknowledge, on the same disk, on loopback, and take turns within each run. Peers are sent what there is "
+    "room for in the window; ours gets batches of half the window, or of the whole where a consumer is at work too."
 )
 HOW = (
     "queue-publish, queue-consume: messages a second of one producer, and of one producer and one consumer until the "

@@ -70,7 +70,7 @@ def loaded(system: System, kind: Kind, order: Order, **how: Sequence[str]) -> tu
         return report, report.cpu_s
     consumer = Load("consume", order, **how)
     consumer.wait_ready()
-    producer = Load("publish", order, **how).report()
+    producer = Load("publish", msgspec.structs.replace(order, accompanied=True), **how).report()
     consumed = consumer.report()
     assert consumed.count == producer.count, f"{consumed.count} of {producer.count} messages were consumed"
     whole = Report(count=consumed.count, began=producer.began, ended=max(producer.ended, consumed.ended))

@@ -11,7 +11,10 @@ LAST = b"L"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do to whom: `port` of a peer, `connection` to the broker, or `database` of bare SQLite."""
+    """What to do to whom: `port` of a peer, `connection` to the broker, or `database` of bare SQLite.
+
+    `accompanied` is a producer whose messages are consumed meanwhile.
+    """
 
     system: Literal["arq", "rabbitmq", "nats", "sqlite"]
     queue: str
@@ -23,6 +26,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 1.5
     count: int = 0
     rate: float = 0.0
+    accompanied: bool = False
 
 
 class Report(msgspec.Struct, kw_only=True):
