@@ -13,7 +13,7 @@ from tests.chaos.history import Line, faults, tally
 from tests.chaos.nemesis import EVERYTHING, Kind, schedule
 from tests.chaos.run import Plan, run
 
-IN_TESTS_S = 40.0
+IN_TESTS_S = 60.0
 FAULT_S, ANOTHER_S = 3.5, 2.0
 """In so long there is room for the longest fault, and for a short one after it."""
 HARD = Habits(again=0.5, keyed=1.0)
