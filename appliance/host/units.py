@@ -1,6 +1,7 @@
 """systemd over D-Bus (org.freedesktop.systemd1(5)): units written to /run, started, reloaded, watched."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -16,6 +17,8 @@ from appliance.errors import NOT_DECODED, ApplianceError, DeadlinePassed, Unavai
 from appliance.host.files import Contents
 from appliance.host.netns import Namespaces
 from appliance.topology import HOST, Loaded, Unit, UnitFact
+
+log = logging.getLogger(__name__)
 
 SYSTEMD = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
@@ -270,7 +273,8 @@ class Units:
     async def _run(self, method: str, unit: Unit, loaded: Loaded) -> None:
         try:
             await self._call(method, "ss", [unit.name, "replace"])
-        except UnitFailed:
+        except UnitFailed as error:
+            log.warning("%s It is ended and read anew.", error.message)
             # While its text was gone, systemd took it for a unit without settings. One that runs would change its
             # slice with the text, so that systemd cannot read it before it has ended.
             await self._job("StopUnit", unit.name, JOB_DEADLINE_S)

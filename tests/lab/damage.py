@@ -134,7 +134,7 @@ def happen(box: Box, what: Damage) -> None:
 def _said(box: Box, namespace: str, command: str) -> str:
     enter = [] if namespace == HOST else ["nsenter", f"--net=/run/netns/{namespace}"]
     done = box.machine.run([*enter, "sh", "-c", command], check=False, deadline_s=120.0)
-    assert "not found" not in done.stderr, done.stderr
+    assert ": not found" not in done.stderr, done.stderr  # the shell's word for a command that the box lacks
     return done.stdout
 
 
