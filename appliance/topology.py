@@ -286,8 +286,8 @@ class UnitFact(Named, frozen=True, kw_only=True):
     """A unit of ours as it was found.
 
     `text` is what lies on disk, `state` systemd's ActiveState, `loaded` what it was last started with (None: unknown).
-    An `orphan` runs in a network namespace that is no longer the one of that name. `since` is Unix time. One that is
-    `unread` runs although systemd could not read its text.
+    An `orphan` runs in a network namespace that is no longer the one of that name. `since` is Unix time. Of one
+    that is `unread`, systemd could not read the text.
     """
 
     text: str

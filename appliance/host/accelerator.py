@@ -19,7 +19,7 @@ EMULATOR = "qemu-system-x86_64"
 MACHINE_TYPE = "q35,smm=on"
 PROBE_DEADLINE_S = 2.0
 EMULATED_CPU = "qemu64,+rdrand,+npt"
-"""Starts a third sooner than the fullest processor that can be emulated, and can have guests of its own."""
+"""A box on it is ready in three quarters of the time that the fullest processor takes (`max`), and can have guests."""
 
 _REPORT = 0x15
 _REPORT_PORT = 0x501
@@ -87,7 +87,7 @@ class Accelerator(enum.Enum):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """QEMU's arguments for it, with the CPU that does most here."""
+        """QEMU's arguments for it: with KVM the host's own CPU, otherwise `EMULATED_CPU`."""
         if self is Accelerator.KVM:
             return ("-accel", "kvm", "-cpu", "host")
         return ("-accel", "tcg,thread=multi", "-cpu", EMULATED_CPU)

@@ -22,14 +22,14 @@ SYSTEMS = (
     "Ours: TCP encrypted with CURVE. RabbitMQ: a quorum queue with confirms; NATS: JetStream's file store with "
     "sync_interval always; both plain TCP, with clients that prepare frames and make no object per message. SQLite: "
     "WAL, synchronous=FULL, the same rows in batches of the window, in the one process that inserts. All sync before "
-    "they acknowledge, on the same disk, on loopback, and take turns within each run. Peers are sent what there is "
-    "room for in the window; ours gets batches of half the window, or of the whole where a consumer is at work too."
+    "they acknowledge, on the same disk, on loopback, and take turns within each run."
 )
 HOW = (
     "queue-publish, queue-consume: messages a second of one producer, and of one producer and one consumer until the "
     "last message is settled, each in a process of its own; w is the window; median of {runs}; µs are processor time "
     "for each message, syncs are counted at 1 KB under strace, in a run of their own; where "
-    "our own time goes is in build/bench/queue-….profile.txt. " + SYSTEMS
+    "our own time goes is in build/bench/queue-….profile.txt. Peers are sent what there is room for in the window; "
+    "ours gets batches of half the window, or of the whole where a consumer is at work too, of 256 at most. " + SYSTEMS
 )
 
 

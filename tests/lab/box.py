@@ -164,6 +164,13 @@ class Box:
         return self.machine.unexpected_errors(PROVOKED)
 
 
+def with_guests() -> topology.Topology:
+    """Return the default topology with a box that has images of /usr to hand to guests."""
+    plain = topology.default()
+    [machine] = plain.machine
+    return msgspec.structs.replace(plain, machine=(msgspec.structs.replace(machine, guests=True),))
+
+
 @contextmanager
 def started(
     settings: config.Config, *, set_up: bool = True, plan: topology.Topology | None = None

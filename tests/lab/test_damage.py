@@ -5,15 +5,13 @@ nothing to do.
 import signal
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from appliance import config
 from appliance.topology import HOST
-from scripts.labs import topology
-from tests.lab.box import Box, started
+from tests.lab.box import Box, started, with_guests
 from tests.lab.damage import Target, amiss, happen, shown
 from tests.lab.supervised import SUPERVISOR, apply, plan, settled
 from tests.lab.systems import wait_until
@@ -28,10 +26,8 @@ MENDED_S = 300.0
 @pytest.fixture(scope="module")
 def box() -> Iterator[Box]:
     """A box that is ready and can have guests; its servers begin in namespaces."""
-    plain = topology.default()
-    [machine] = plain.machine
-    guests = msgspec.structs.replace(plain, machine=(msgspec.structs.replace(machine, guests=True),))
-    with started(config.Config(arsrv=config.Arsrv(isolation="namespace")), set_up=False, plan=guests) as box:
+    in_namespaces = config.Config(arsrv=config.Arsrv(isolation="namespace"))
+    with started(in_namespaces, set_up=False, plan=with_guests()) as box:
         yield box
 
 

@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from appliance import config
-from scripts.labs import topology
-from tests.lab.box import Box, started
+from tests.lab.box import Box, started, with_guests
 from tests.lab.supervised import SUPERVISOR, apply, cursor, plan, processes, settled
 from tests.lab.systems import Record, http_target, post, running, wait_until
 
@@ -30,17 +28,10 @@ NAMESPACE = VM.replace('"vm"', '"namespace"')
 def box() -> Iterator[Box]:
     """A box that is ready, with an outside host beside it; its servers begin in namespaces and became guests."""
     settings = config.Config(arsrv=config.Arsrv(egress_ports=(80, 443, TARGET_PORT), isolation="namespace"))
-    plain = topology.default()
-    [machine] = plain.machine
-    with started(settings, plan=msgspec.structs.replace(plain, machine=(with_guests(machine),))) as box:
+    with started(settings, plan=with_guests()) as box:
         apply(box, VM)
         wait_both(box)
         yield box
-
-
-def with_guests(machine: topology.Machine) -> topology.Machine:
-    """The same machine with images of /usr to hand to guests."""
-    return msgspec.structs.replace(machine, guests=True)
 
 
 def unit(name: str) -> str:
