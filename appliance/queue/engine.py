@@ -279,6 +279,7 @@ class Engine:
             return
         self._kept_house = now
         self._sparing.pass_time()
+        self._store.tidy()
         room = os.statvfs(self._disk)
         self._disk_free = room.f_bavail * room.f_frsize
         self._shut = self._shut and (now < self._shut_until or self._store.waits_for_room)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from appliance.durable import sync
 from appliance.queue.errors import StoreFailed, StoreFull
+from appliance.queue.redo import SUFFIXES
 from appliance.queue.sqlite_file import connect, translated
 from appliance.queue.sqlite_store import SqliteStore
 
@@ -17,6 +18,8 @@ RESTORE = "restore.sqlite"
 """Put beside the store, it is what the next start takes up."""
 REFUSED = "refused.sqlite"
 REPLACED = "replaced.sqlite"
+BESIDE = ("-wal", *SUFFIXES)
+"""The logs of a store are named like it, with this after it."""
 
 # No token that was handed out since the backup was made may fit what is handed out from now on.
 ESTRANGE = f"""BEGIN IMMEDIATE;
@@ -41,10 +44,12 @@ def take_up(directory: Path) -> Path:
         candidate.replace(directory / REFUSED)
         return store
     if store.exists():
-        (directory / f"{REPLACED}-wal").unlink(missing_ok=True)
+        for suffix in BESIDE:
+            (directory / f"{REPLACED}{suffix}").unlink(missing_ok=True)
         store.replace(directory / REPLACED)
-    if (directory / f"{STORE}-wal").exists():
-        (directory / f"{STORE}-wal").replace(directory / f"{REPLACED}-wal")
+    for suffix in BESIDE:
+        if (directory / f"{STORE}{suffix}").exists():
+            (directory / f"{STORE}{suffix}").replace(directory / f"{REPLACED}{suffix}")
     candidate.replace(store)
     sync(directory)
     log.warning("a backup has taken the place of the store, which is kept as %s", REPLACED)

@@ -118,4 +118,9 @@ UPDATE clock SET forgotten =
 ALTER TABLE clock DROP COLUMN settled;
 """
 
-STEPS = (VERSION_1, VERSION_2, VERSION_3)
+VERSION_4 = """
+-- The last turn of the redo log that is in these tables.
+ALTER TABLE clock ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+"""
+
+STEPS = (VERSION_1, VERSION_2, VERSION_3, VERSION_4)

@@ -13,11 +13,10 @@ from appliance.queue.broker import Broker
 from appliance.queue.clock import SystemClock
 from appliance.queue.engine import Engine
 from appliance.queue.keys import Keys, public_of
+from appliance.queue.logged_store import open_store
 from appliance.queue.loop import serve
 from appliance.queue.restore import take_up
 from appliance.queue.settings import BrokerSettings
-from appliance.queue.sqlite_file import LAID_OUT
-from appliance.queue.sqlite_store import SqliteStore
 
 
 async def main() -> None:
@@ -32,7 +31,7 @@ async def main() -> None:
     keys = Keys(public=public_of(secret), secret=secret)
     announced = server_keys()
     next_key = announced[1] if announced[0] == keys.public and len(announced) > 1 else ""
-    store = SqliteStore(take_up(directory), laid_out=LAID_OUT)
+    store = open_store(take_up(directory), lay_out=True)
     try:
         home = Home(context.lan, context.cluster)
         engine = Engine(store, home, settings, clock=SystemClock(), ring=ring, disk=directory, next_key=next_key)

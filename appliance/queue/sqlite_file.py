@@ -21,11 +21,14 @@ PAGE = 8192
 CACHE_KIB = 32 * 1024
 LOG_PAGES = 1000
 """So many new pages of the log are worth bringing into the file."""
+LONG_LOG_PAGES = 2 * LOG_PAGES
+FEW_PAGES = LOG_PAGES // 2
+"""A log that is so long is begun anew as soon as no more than these few are to be brought into the file for that."""
 MOST_LOG_PAGES = 8 * LOG_PAGES
 """With so many in the log the writer waits until they are."""
 AGAIN_S = 2.0
 """From a checkpoint that met a full disk to the next."""
-LAID_OUT = 2 * LOG_PAGES * PAGE
+LAID_OUT = LONG_LOG_PAGES * PAGE
 """So long is a broker's log from its start on: a commit that lengthens it must have that on disk too, and takes up to
 twice as long.
 """
@@ -64,16 +67,19 @@ def translated() -> contextlib.AbstractContextManager[None]:
     return _TRANSLATED
 
 
-def connect(path: Path, wait_s: float) -> sqlite3.Connection:
-    """Return a connection for this process alone; another process is waited for."""
+def connect(path: Path, wait_s: float, synchronous: str = "FULL") -> sqlite3.Connection:
+    """Return a connection for this process alone; another process is waited for.
+
+    What a transaction changes stays in memory until its commit, so nothing before that needs room on the disk.
+    """
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?vfs=unix-excl", uri=True, isolation_level=None, check_same_thread=False,
         timeout=wait_s,
     )  # fmt: skip
     for pragma in (
-        f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = FULL",
-        f"cache_size = -{CACHE_KIB}", "wal_autocheckpoint = 0", "temp_store = MEMORY", "secure_delete = OFF",
-        f"journal_size_limit = {MOST_LOG_PAGES * PAGE}",
+        f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL",
+        f"synchronous = {synchronous}", f"cache_size = -{CACHE_KIB}", "cache_spill = OFF", "wal_autocheckpoint = 0",
+        "temp_store = MEMORY", "secure_delete = OFF", f"journal_size_limit = {MOST_LOG_PAGES * PAGE}",
     ):  # fmt: skip
         db.execute(f"PRAGMA {pragma}")
     return db
@@ -120,21 +126,26 @@ def migrate(db: sqlite3.Connection) -> None:
 
 
 class Checkpoints:
-    """Brings the log into the file, in a thread of its own, so that commits do not wait for it.
+    """Brings the log into the file, in a thread of its own, so that commits do not wait for it; syncs it, if asked to.
 
     A checkpoint that meets a full disk is made up for as soon as there is room; any other error ends the store.
     """
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, committed: int = 0) -> None:
         self._writer = db
         self._db = connect(path, 0.0)
+        self._log = path.with_name(f"{path.name}-wal").open("rb")
         self._turn = threading.Lock()
         self._wanted = threading.Semaphore(0)
-        self._held = self._ending = False
+        self._held = self._ending = self._due = False
         self._error: StoreFailed | None = None
         self._written = self._asked = 0
-        self._known = (0, 0)
-        """How many pages were written when the log was last looked at, and how many it then had."""
+        self._known = (0, 0, 0)
+        """How many pages were written when the log was last looked at, how many it then had, and how many of these were
+        in the file.
+        """
+        self._committed = self.secured = committed
+        """The number of the last commit that `secure` was told of and that is on disk."""
         self.waiting = False
         """Whether one met a full disk and is still to be made up for."""
         self._thread = threading.Thread(target=self._run, name="queue-checkpoints", daemon=True)
@@ -147,19 +158,36 @@ class Checkpoints:
         self._written += pages
         if self._held:
             return
-        written, log_pages = self._known
-        if log_pages + self._written - written >= MOST_LOG_PAGES:
+        written, log_pages, done = self._known
+        log_pages += self._written - written
+        if log_pages >= MOST_LOG_PAGES or (log_pages >= LONG_LOG_PAGES and log_pages - done <= FEW_PAGES):
             self.make()
         elif self._written - self._asked >= LOG_PAGES:
             self._asked = self._written
+            self._due = True
             self._wanted.release()
+
+    def committed(self, number: int) -> None:
+        """Hear the number of a commit that is to be on disk soon."""
+        self._committed = number
+        self._wanted.release()
+
+    def secure(self) -> None:
+        """Have on disk what was committed. Raises StoreFailed."""
+        number = self._committed
+        if number > self.secured:
+            try:
+                os.fdatasync(self._log.fileno())
+            except OSError as error:
+                raise StoreFailed(f"The log of the queue's store cannot be written: {error}.") from error
+            self.secured = max(number, self.secured)
 
     def make(self) -> None:
         """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""
         with self._turn:
             if not self._held:
                 self._checkpoint(self._writer, "RESTART")
-                self._known = (self._written, 0)
+                self._known = (self._written, 0, 0)
         self._asked = self._written
 
     def hold(self) -> None:
@@ -169,7 +197,7 @@ class Checkpoints:
             if busy:
                 raise StoreFailed("The log of the queue's store is in use by somebody else.")
             self._held = True
-            self._known = (self._written, 0)
+            self._known = (self._written, 0, 0)
 
     def go_on(self) -> None:
         """Let the file change again."""
@@ -184,7 +212,9 @@ class Checkpoints:
                 continue
             with self._turn:
                 try:
-                    if not self._held:
+                    self.secure()
+                    if not self._held and (self.waiting or self._due):
+                        self._due = False
                         self._checkpoint(self._db, "PASSIVE")
                 except StoreFailed as error:
                     self._error = error
@@ -195,12 +225,12 @@ class Checkpoints:
         try:
             with translated():
                 _busy, log_pages, done = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-            self._known = (written, log_pages)
+            self._known = (written, log_pages, done)
             self.waiting = self.waiting and done < log_pages
         except StoreFull:
             if not self.waiting:
                 log.warning("the log of the queue's store waits for room on the disk")
-            self._known = (written, 0)
+            self._known = (written, 0, 0)
             self.waiting = True
 
     def close(self) -> None:
@@ -209,3 +239,4 @@ class Checkpoints:
         self._wanted.release()
         self._thread.join()
         self._db.close()
+        self._log.close()

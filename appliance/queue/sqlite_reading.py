@@ -44,13 +44,18 @@ class Reading:
 
     _db: sqlite3.Connection
 
+    def _complete(self) -> sqlite3.Connection:
+        """Return the connection once all there is to read is in the tables."""
+        raise NotImplementedError
+
     def load(self) -> Snapshot:
         """See Store."""
         with translated():
-            clock, next_seq, forgotten = self._db.execute("SELECT at, next_seq, forgotten FROM clock").fetchone()
-            top = self._db.execute("SELECT max(seq) FROM work").fetchone()[0] or 0
-            counts = {address: Counts(*numbers) for address, *numbers in self._db.execute("SELECT * FROM counts")}
-            held = [HeldItem(*row) for row in self._db.execute(HELD)]
+            db = self._complete()
+            clock, next_seq, forgotten = db.execute("SELECT at, next_seq, forgotten FROM clock").fetchone()
+            top = db.execute("SELECT max(seq) FROM work").fetchone()[0] or 0
+            counts = {address: Counts(*numbers) for address, *numbers in db.execute("SELECT * FROM counts")}
+            held = [HeldItem(*row) for row in db.execute(HELD)]
         return Snapshot(clock, max(next_seq, top + 1), held, counts, forgotten)
 
     def next_times(self) -> tuple[float | None, float | None]:
@@ -70,7 +75,7 @@ class Reading:
     def find(self, seq: int) -> Standing | None:
         """See Store."""
         with translated():
-            row = self._db.execute(STANDING, (seq,)).fetchone()
+            row = self._complete().execute(STANDING, (seq,)).fetchone()
         return None if row is None else Standing(State(row[0]), *row[1:])
 
     def knows(self, origin: str, message: str) -> bool:
@@ -82,18 +87,18 @@ class Reading:
     def recent(self, limit: int, only: str = "*", without: str = "") -> list[Brief]:
         """See Store."""
         with translated():
-            return _briefs(self._db.execute(RECENT, (only, without, limit)).fetchall())
+            return _briefs(self._complete().execute(RECENT, (only, without, limit)).fetchall())
 
     def browse(self, address: str, state: State, after: int, limit: int) -> list[Brief]:
         """See Store."""
         query = BROWSE % IN_STATE.get(state, f"state = {state:d}")
         with translated():
-            return _briefs(self._db.execute(query, (after, address, address.count("/"), limit)).fetchall())
+            return _briefs(self._complete().execute(query, (after, address, address.count("/"), limit)).fetchall())
 
     def look(self, seq: int) -> Detail | None:
         """See Store."""
         with translated():
-            row = self._db.execute(LOOK, (seq,)).fetchone()
+            row = self._complete().execute(LOOK, (seq,)).fetchone()
             history = tuple(Record(*line) for line in self._db.execute(HISTORY, (seq,)))
         if row is None:
             return None

@@ -1,13 +1,15 @@
 """The embedded store: SQLite. This part makes the changes; see schema.py for the tables."""
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from sqlite3 import Connection
 
 import msgspec
 
+from appliance.queue.errors import StoreDamaged, StoreFailed
+from appliance.queue.fresh import Fresh, Hand
 from appliance.queue.sqlite_file import PAGE, Checkpoints, connect, migrate, rewrite_log, translated
 from appliance.queue.sqlite_reading import SETTLED, Reading
 from appliance.queue.sqlite_still import SqliteStill
@@ -35,6 +37,8 @@ LEASE = """INSERT INTO lease SELECT seq, fence + 1, attempt + 1, ?, ?, key FROM 
 END_LEASES = "DELETE FROM lease WHERE seq BETWEEN ? AND ?"
 FINISH = """UPDATE work SET state = 2, changed_at = ?, fence = lease.fence, attempt = lease.attempt,
  holder = lease.holder FROM lease WHERE lease.seq = work.seq AND work.seq BETWEEN ? AND ?"""
+FINISH_FRESH = """UPDATE work SET state = 2, changed_at = ?, fence = 1, attempt = 1, holder = ?
+ WHERE seq BETWEEN ? AND ?"""
 GIVE_BACK = """UPDATE work SET fence = ?2, attempt = ?3, due = ?4, reason = ?5, changed_at = ?6,
  holder = (SELECT holder FROM lease WHERE seq = ?1) WHERE seq = ?1"""
 BURY = """UPDATE work SET state = 3, fence = ?2, reason = ?3, changed_at = ?4, (attempt, holder) =
@@ -96,28 +100,31 @@ def _first_time(i: NewItem) -> TakenItem:
 class SqliteStore(Reading):
     """See Store. One process at a time: another is waited for, for `wait_s`. See rewrite_log for `laid_out`.
 
-    What was put and can be leased at once is queued in `ready` only when the transaction ends, or something else looks
-    there: a consumer that waits takes most of it before.
+    What is put and can be leased at once is `fresh` until the transaction ends, or something else looks there: most of
+    it is taken, and under a log ended as well, before. With `logged`, a commit does not wait for the disk, since a redo
+    log has all that is in it: `commit_turn` says how far, and `secured` how far the disk has it.
     """
 
-    def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0) -> None:
+    def __init__(self, path: Path, wait_s: float = 5.0, laid_out: int = 0, *, logged: bool = False) -> None:
         self._path = path
         self._open = False
         self._changes = self._bytes = 0
-        self._fresh: dict[str, deque[NewItem]] = {}
+        self._fresh = Fresh()
         with translated():
-            self._db = connect(path, wait_s)
+            self._db = connect(path, wait_s, "NORMAL" if logged else "FULL")
             rewrite_log(path, self._db, laid_out)
             migrate(self._db)
-            self._checkpoints = Checkpoints(path, self._db)
+            row = self._db.execute("SELECT turn FROM clock").fetchone()
+            if row is None:
+                raise StoreDamaged("The queue's store has lost its clock.")
+            self.turn = int(row[0])
+            self._checkpoints = Checkpoints(path, self._db, self.turn)
 
     def _begin(self) -> Connection:
-        """Return the connection within a transaction, everything that can be leased being in `ready`."""
+        """Return the connection within a transaction, everything being in its tables."""
         db = self._going_on()
         if self._fresh:
-            fresh = sorted([item.seq for items in self._fresh.values() for item in items])
-            self._fresh.clear()
-            db.executemany(READY, _runs(fresh))
+            self._write_down(db)
         return db
 
     def _going_on(self) -> Connection:
@@ -127,10 +134,37 @@ class SqliteStore(Reading):
             self._open = True
         return self._db
 
+    def _complete(self) -> Connection:
+        """See Reading."""
+        return self._begin() if self._fresh else self._db
+
+    def _write_down(self, db: Connection) -> None:
+        """Give what is fresh its rows."""
+        fresh = self._fresh
+        bodies = fresh.bodies()
+        if bodies:
+            db.executemany(INSERT_BODY, bodies)
+            self._bytes += sum([len(body) for _, body in bodies])
+            db.executemany(READY, _runs(fresh.ready()))
+            for hand, seqs in fresh.held():
+                db.executemany(LEASE, [(*hand, *run) for run in _runs(seqs)])
+        rows = [(address, *msgspec.structs.astuple(entry)) for address, entry in fresh.counts.items()]
+        db.executemany(COUNT, rows)
+        fresh.clear()
+
     @property
     def changed(self) -> bool:
         """See Store."""
         return self._open
+
+    @property
+    def secured(self) -> int:
+        """The last turn whose commit is on disk."""
+        return self._checkpoints.secured
+
+    def secure(self) -> None:
+        """Have all commits on disk. Raises StoreFailed."""
+        self._checkpoints.secure()
 
     @property
     def waits_for_room(self) -> bool:
@@ -155,14 +189,13 @@ class SqliteStore(Reading):
                 seqs = {row[0] for row in db.execute("SELECT seq FROM work WHERE seq BETWEEN ? AND ?", span)}
                 stored = [item for item in items if item.seq in seqs]
                 answers = [item.seq in seqs for item in items]
-            db.executemany(INSERT_BODY, [(item.seq, item.body) for item in stored])
             if plain:
-                for item in stored:
-                    self._fresh.setdefault(item.address, deque()).append(item)
+                self._fresh.add(stored)
             else:
+                db.executemany(INSERT_BODY, [(item.seq, item.body) for item in stored])
+                self._bytes += sum([len(item.body) for item in stored])
                 db.execute(READY, span)
                 self._line_up((i.address, i.key) for i in stored if i.key is not None)
-            self._bytes += sum([len(item.body) for item in stored])
             return answers
 
     def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
@@ -180,27 +213,29 @@ class SqliteStore(Reading):
                 item = TakenItem(seq, fence + 1, origin, id_, address, attempt + 1, most, published_at, data, *rest)
                 taken.append(item)
             cursor.close()
-            db = self._going_on() if taken else self._db
             if taken:
-                db.executemany(UNREADY, [(address, *run) for run in _runs(item.seq for item in taken)])
-            fresh = self._fresh.get(address)
-            while fresh and not more and len(taken) < limit:
-                room -= len(fresh[0].body)
-                more = bool(taken) and room < 0
-                if not more:
-                    taken.append(_first_time(fresh.popleft()))
-            if taken:
-                db.executemany(LEASE, [(holder, wall, *run) for run in _runs(item.seq for item in taken)])
+                db = self._going_on()
+                runs = list(_runs(item.seq for item in taken))
+                db.executemany(UNREADY, [(address, *run) for run in runs])
+                db.executemany(LEASE, [(holder, wall, *run) for run in runs])
+            if not more and len(taken) < limit:
+                left = limit - len(taken)
+                fresh, more = self._fresh.take(address, Hand(holder, wall), left, room, first=not taken)
+                taken += map(_first_time, fresh)
             return taken, more or len(taken) == limit
 
     def finish(self, seqs: Sequence[int], wall: float) -> None:
         """See Store."""
         with translated():
             db = self._going_on()
-            runs = list(_runs(sorted(seqs)))
-            db.executemany(FINISH, [(wall, *run) for run in runs])
-            db.executemany(DROP_BODIES, runs)
-            self._end_leases(seqs)
+            fresh, others = self._fresh.finish(seqs)
+            for hand, ended in fresh.items():
+                db.executemany(FINISH_FRESH, [(wall, hand.holder, *run) for run in _runs(sorted(ended))])
+            if others:
+                runs = list(_runs(sorted(others)))
+                db.executemany(FINISH, [(wall, *run) for run in runs])
+                db.executemany(DROP_BODIES, runs)
+                self._end_leases(others)
 
     def give_back(self, given: Iterable[Given], wall: float) -> None:
         """See Store."""
@@ -319,7 +354,7 @@ class SqliteStore(Reading):
         """See Store."""
         with translated():
             db = self._going_on()
-            db.executemany(COUNT, [(address, *msgspec.structs.astuple(entry)) for address, entry in counts.items()])
+            self._fresh.counts.update((address, copy(entry)) for address, entry in counts.items())
             if clock is not None:
                 db.execute("UPDATE clock SET at = ? WHERE only = 1", (clock,))
 
@@ -335,6 +370,16 @@ class SqliteStore(Reading):
         self._changes, self._bytes = changes, 0
         self._checkpoints.written(pages)
 
+    def commit_turn(self, turn: int) -> None:
+        """Commit all turns up to this one. Raises StoreFull, StoreFailed."""
+        with translated():
+            db = self._going_on()
+            if not db.in_transaction:
+                raise StoreFailed("An error has undone what the queue's store did.")
+            db.execute("UPDATE clock SET turn = ? WHERE only = 1", (turn,))
+        self.commit()
+        self._checkpoints.committed(turn)
+
     def rollback(self) -> None:
         """See Store."""
         self._fresh.clear()
@@ -344,6 +389,9 @@ class SqliteStore(Reading):
                     self._db.execute("ROLLBACK")
             self._open = False
             self._checkpoints.make()
+
+    def tidy(self) -> None:
+        """See Store. A thread does it."""
 
     def still(self) -> SqliteStill:
         """See Store. The log is brought into the file, and grows from then on until the still is closed."""

@@ -23,7 +23,7 @@ class State(enum.IntEnum):
     PURGED = 5
 
 
-class NewItem(msgspec.Struct, frozen=True, gc=False):
+class NewItem(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A work item on its way in; `seq` is its place in the order of this store, `waybill` see onward.py."""
 
     seq: int
@@ -70,7 +70,7 @@ class HeldItem(msgspec.Struct, frozen=True, gc=False):
     size: int
 
 
-class Given(msgspec.Struct, frozen=True, gc=False):
+class Given(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A lease that ends with the item ready again, from `due` on; a new `fence` makes the old token worth nothing."""
 
     seq: int
@@ -80,7 +80,7 @@ class Given(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A line of an item's history: what happened to attempt `attempt`, and why."""
 
     seq: int
@@ -91,7 +91,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-class Counts(msgspec.Struct):
+class Counts(msgspec.Struct, array_like=True):
     """How many items of an address are in each state now, and how many ever ended (totals outlive the items)."""
 
     ready: int = 0
@@ -281,6 +281,9 @@ class Store(Protocol):
 
     def rollback(self) -> None:
         """Undo everything since the last commit."""
+
+    def tidy(self) -> None:
+        """Put the files in order, as far as there is room. Called now and then; nothing may be uncommitted."""
 
     def still(self) -> Still:
         """Return what is on disk, for another thread to read; one at a time. Nothing may be uncommitted.

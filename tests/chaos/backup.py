@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 
 from appliance.queue import restore
-from appliance.queue.sqlite_store import SqliteStore
-from appliance.queue.store import Brief, State
+from appliance.queue.logged_store import open_store
+from appliance.queue.store import Brief, State, Store
 from tests.chaos.checker import BROKER, Evidence, Violation
 from tests.chaos.history import Line
 from tests.chaos.layer import RUN
@@ -25,12 +25,12 @@ class Backup(msgspec.Struct, frozen=True):
     rows: list[Brief]
 
 
-def holdings(store: SqliteStore) -> list[Brief]:
+def holdings(store: Store) -> list[Brief]:
     """Return all that a store holds."""
     return [brief for state in State for pattern in ("*", "*/*/*") for brief in _all(store, pattern, state)]
 
 
-def _all(store: SqliteStore, pattern: str, state: State) -> Iterator[Brief]:
+def _all(store: Store, pattern: str, state: State) -> Iterator[Brief]:
     last = 0
     while page := store.browse(pattern, state, last, PAGE):
         yield from page
@@ -39,7 +39,7 @@ def _all(store: SqliteStore, pattern: str, state: State) -> Iterator[Brief]:
 
 def inspected(path: Path) -> tuple[list[str], list[Brief]]:
     """Return what is wrong with a store that nobody has open, and all that it holds."""
-    store = SqliteStore(path)
+    store = open_store(path)
     try:
         still = store.still()
         try:

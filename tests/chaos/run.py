@@ -27,6 +27,7 @@ from tests.unit.queue.bridges import Side
 TOLD_EVERY_S = 60.0
 ENOUGH_WITHIN_S = 120.0
 WRONG_S = 3600.0
+HURRIED = ("-m", "tests.chaos.hurried")
 LITTLE_ROOM = LAID_OUT_PART * LAID_OUT - 1
 """Too little for the log to be laid out: commits lengthen it, and a full disk stops them. Only one cluster has more."""
 
@@ -103,11 +104,12 @@ async def _play(plan: Plan, place: Path, directory: Path) -> dict[str, tuple[Seq
                 place / name, name, lease_s=LEASE_S, heartbeat_s=0.2, min_free_bytes=65536, keep_s=86400.0 * 30,
                 keep_rows=10**7,
             )  # fmt: skip
-            room = ROOM if name == plan.clusters[0] else LITTLE_ROOM
+            first = name == plan.clusters[0]
+            room, module = ROOM if first else LITTLE_ROOM, plan.module or (() if first else HURRIED)
             layer = stack.enter_context(mounted(side.directory / "state", room))
             proxy = await stack.enter_async_context(proxying(int(side.endpoint.rpartition(":")[2])))
             stages[name] = Stage(
-                side, layer, proxy, directory=directory, seed=plan.seed, habits=plan.habits, module=plan.module
+                side, layer, proxy, directory=directory, seed=plan.seed, habits=plan.habits, module=module
             )  # fmt: skip
         for here, there in itertools.permutations(stages.values(), 2):
             next_key = there.broker.next_keys.public

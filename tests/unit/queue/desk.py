@@ -10,8 +10,8 @@ from appliance.queue import wire
 from appliance.queue.address import Home
 from appliance.queue.auth import KeyRing
 from appliance.queue.engine import Engine
+from appliance.queue.logged_store import open_store
 from appliance.queue.settings import BrokerSettings
-from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Store
 from tests.unit.queue.running import ALL
 
@@ -57,7 +57,7 @@ class Desk:
 
     def start(self, store: Store | None = None) -> None:
         """Start on what is on disk, without any session."""
-        self.store = SqliteStore(self.directory / "queue.sqlite") if store is None else store
+        self.store = open_store(self.directory / "queue.sqlite") if store is None else store
         entries = tuple(Access(name=n, public_key=n, rights=ALL) for n in ("alice", "bob"))
         entries += (Access(name="nobody", public_key="nobody", rights=Rights()),)
         access = self.directory / "access.json"

@@ -93,6 +93,9 @@ class ModelStore:
         """See Store."""
         self.rollback()
 
+    def tidy(self) -> None:
+        """See Store."""
+
     def still(self) -> Still:
         """See Store."""
         raise NotImplementedError("nothing reads a model in a thread of its own")

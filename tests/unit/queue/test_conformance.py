@@ -1,5 +1,6 @@
-"""The SQLite store and the model hold to the rules for stores, and agree with each other whatever is done to them."""
+"""Every store holds to the rules for stores, and agrees with the model whatever is done to both."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from appliance.queue import logged_store, redo
+from appliance.queue.logged_store import LoggedStore, open_store
+from appliance.queue.redo import RedoLog
 from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import Counts, Given, NewItem, Record, State, Store
 from tests.unit.queue.conformance import MUCH, Conformance, Open
@@ -22,6 +26,12 @@ class TestSqliteStore(Conformance):
     @pytest.fixture
     def opened(self, tmp_path: Path) -> Open:
         return lambda: SqliteStore(tmp_path / "q.sqlite")
+
+
+class TestLoggedStore(Conformance):
+    @pytest.fixture
+    def opened(self, tmp_path: Path) -> Open:
+        return lambda: open_store(tmp_path / "q.sqlite")
 
 
 class TestModelStore(Conformance):
@@ -39,28 +49,34 @@ Wish = tuple[int, str, str | None, float | None, float | None, float | None]
 
 
 class Twins(RuleBasedStateMachine):
-    """Does the same to both stores and compares what they answer, and after each step all that they show."""
+    """Does the same to a store and the model and compares what they answer, and after each step all that they show."""
+
+    ours: Store
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = temporary_directory()
-        self.path = Path(self.folder.name) / "q"
+        self.path = Path(self.folder.name) / "0" / "q"
+        self.path.parent.mkdir()
         self.disk = Disk()
         self.time = 0.0
         self.next_seq = 1
         self.open()
 
     def open(self) -> None:
-        self.sqlite = SqliteStore(self.path)
-        self.sqlite._db.execute("PRAGMA synchronous = OFF")  # nothing here pulls the plug
+        self.ours = self.opened()
         self.model = ModelStore(self.disk)
 
+    def opened(self) -> Store:
+        """Open the store that is compared."""
+        raise NotImplementedError
+
     def teardown(self) -> None:
-        self.sqlite.close()
+        self.ours.close()
         self.folder.cleanup()
 
     def both(self, do: Callable[[Store], T]) -> T:
-        ours, theirs = do(self.sqlite), do(self.model)
+        ours, theirs = do(self.ours), do(self.model)
         assert ours == theirs
         return ours
 
@@ -96,7 +112,7 @@ class Twins(RuleBasedStateMachine):
             due = None if wait is None else self.time + wait
             self.both(lambda store: store.give_back([Given(seq, 50, 1, due, "why") for seq in seqs], self.time))
         else:
-            for store in (self.sqlite, self.model):
+            for store in (self.ours, self.model):
                 for seq in seqs:
                     store.bury(seq, 60, self.time, "broken")
         self.both(lambda store: store.write_history([Record(seq, self.time, 1, "bob", how, "") for seq in seqs]))
@@ -128,7 +144,7 @@ class Twins(RuleBasedStateMachine):
         else:
             self.both(lambda store: store.close())
             self.open()
-        assert not self.sqlite.changed
+        assert not self.ours.changed
 
     @invariant()
     def both_show_the_same(self) -> None:
@@ -140,5 +156,46 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda store: [(store.look(brief.seq), store.find(brief.seq)) for brief in shown])
 
 
-TestTwins = Twins.TestCase
+class SqliteTwins(Twins):
+    def opened(self) -> Store:
+        """See Twins."""
+        store = SqliteStore(self.path)
+        store._db.execute("PRAGMA synchronous = OFF")  # nothing here pulls the plug
+        return store
+
+
+class LoggedTwins(Twins):
+    """Here the broker is killed, too, and goes on with what the files hold then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lives = 0
+
+    def opened(self) -> Store:
+        """See Twins."""
+        tables = SqliteStore(self.path, logged=True)
+        tables._db.execute("PRAGMA synchronous = OFF")
+        return LoggedStore(tables, RedoLog(self.path))
+
+    @rule()
+    def die(self) -> None:
+        """Go on as after a kill, with what the files hold."""
+        self.lives += 1
+        left = self.path.parent
+        self.path = left.with_name(str(self.lives)) / "q"
+        shutil.copytree(left, self.path.parent)
+        self.ours.close()
+        self.open()
+
+
+TestTwins = SqliteTwins.TestCase
 TestTwins.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, derandomize=True)
+TestLoggedTwins = LoggedTwins.TestCase
+TestLoggedTwins.settings = TestTwins.settings
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that hands its turns over, and begins its files anew, after a few of them."""
+    monkeypatch.setattr(logged_store, "HAND_OVER_BYTES", 600)
+    monkeypatch.setattr(redo, "FILE_BYTES", 1000)

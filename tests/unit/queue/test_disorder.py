@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.queue import wire
-from appliance.queue.sqlite_store import SqliteStore
 from tests.unit.queue.desk import Desk, temporary_directory
 
 SMALL = st.integers(0, 3)
@@ -53,8 +52,6 @@ STEP = st.tuples(st.sampled_from(["alice", "bob", "nobody", "unknown"]), HEADER,
 def test_valid_messages_in_any_order_never_end_the_broker(steps: list[tuple[str, wire.Header, float]]) -> None:
     with temporary_directory() as folder:
         desk = Desk(Path(folder), lease_s=2.0, heartbeat_s=0.5)
-        assert isinstance(desk.store, SqliteStore)
-        desk.store._db.execute("PRAGMA synchronous = OFF")
         for name in ("alice", "bob", "nobody"):
             desk.hello(name)
         for number, (name, header, seconds) in enumerate(steps):

@@ -7,7 +7,6 @@ import pytest
 
 from appliance.queue import wire
 from appliance.queue.dispatch import MAX_TURN
-from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.work import MAX_NOTED
 from tests.unit.queue.desk import Desk
 
@@ -15,8 +14,6 @@ from tests.unit.queue.desk import Desk
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     desk = Desk(tmp_path, lease_s=1000.0)
-    assert isinstance(desk.store, SqliteStore)
-    desk.store._db.execute("PRAGMA synchronous = OFF")
     for name in ("alice", "bob"):
         desk.hello(name)
     return desk

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from appliance.contracts.traffic import QueueStats
-from appliance.queue import wire
+from appliance.queue import logged_store, wire
 from appliance.queue.client import QueueBusy, QueueClient
 from appliance.queue.engine import FULL_FOR_NEW_S, FULL_PAUSE_S
+from appliance.queue.logged_store import open_store
 from appliance.queue.sqlite_file import LOG_PAGES, PAGE
-from appliance.queue.sqlite_store import SqliteStore
 from appliance.queue.store import State
 from tests.unit.queue.desk import Desk
 from tests.unit.queue.narrow import NarrowStore
@@ -130,7 +130,7 @@ def test_a_move_that_had_no_room_has_moved_nothing(desk: Desk) -> None:
     desk.consume("alice", "a")
     (handed,) = desk.deliveries("alice")
     move = wire.Move(4, handed.token, wire.Item("b", "2"))
-    narrow(desk, 1)
+    narrow(desk, 0)
     assert desk.ask("alice", move, b"").statuses == (wire.BUSY,)
     narrow(desk, None)
     wait(desk, FULL_PAUSE_S + FULL_FOR_NEW_S + 1, (handed.token,))
@@ -138,10 +138,9 @@ def test_a_move_that_had_no_room_has_moved_nothing(desk: Desk) -> None:
     assert desk.ask("alice", move, b"").statuses == (wire.DUPLICATE,)
 
 
-@pytest.mark.parametrize("room", range(2))
-def test_what_could_not_be_leased_is_not_delivered_before_it_can(desk: Desk, room: int) -> None:
+def test_what_could_not_be_leased_is_not_delivered_before_it_can(desk: Desk) -> None:
     desk.publish("alice", wire.Item("a", "1"))
-    narrow(desk, room)
+    narrow(desk, 0)
     desk.consume("alice", "a")
     assert desk.deliveries("alice") == []
     narrow(desk, None)
@@ -202,19 +201,22 @@ def test_a_client_that_leaves_a_full_broker_gives_its_work_back_later(desk: Desk
     assert [(handed.id, handed.attempt) for handed in desk.deliveries("alice")] == [("1", 2)]
 
 
-def test_pages_that_run_out_in_the_store_itself_lose_nothing(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    desk.hello("alice")
-    assert isinstance(desk.store, SqliteStore)
-    desk.store._db.execute("PRAGMA max_page_count = 60")
-    stored = [n for n in range(200) if desk.publish("alice", wire.Item("a", str(n)), b"x" * 4000) == wire.STORED]
-    assert 0 < len(stored) < 200
-    desk.store._db.execute("PRAGMA max_page_count = 100000")
-    wait_for_room(desk)
-    desk.consume("alice", "a", credit=1000)
-    assert [int(handed.id) for handed in desk.deliveries("alice")] == stored
+def test_tables_that_have_no_room_lose_nothing_and_hold_nobody_up_while_the_log_has_some(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HAND_OVER_BYTES": 20_000, "MOST_BYTES": 200_000, "AGAIN_S": 0.0}.items():
+        monkeypatch.setattr(logged_store, name, value)
+    assert isinstance(desk.store, NarrowStore)
+    desk.store.tables.commits = False
+    stored = [n for n in range(100) if desk.publish("alice", wire.Item("a", str(n)), b"x" * 4000) == wire.STORED]
+    assert stored == list(range(len(stored)))
+    assert 200_000 // 4100 <= len(stored) < 60
+    desk.store.tables.commits = True
+    wait(desk, FULL_PAUSE_S + FULL_FOR_NEW_S + 1)
     assert desk.publish("alice", wire.Item("a", str(stored[0]))) == wire.DUPLICATE
-    desk.store.close()
+    assert desk.publish("alice", wire.Item("a", "last")) == wire.STORED
+    desk.consume("alice", "a", credit=1000)
+    assert [handed.id for handed in desk.deliveries("alice")] == [*map(str, stored), "last"]
 
 
 def wait_for_room(desk: Desk) -> None:
@@ -326,7 +328,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_holds_nobody_up_and_loses_nothing(t
             stored.append(f"late-{len(stored)}")
         return status
 
-    with on_a_small_disk(10 * most) as (broker, other), Peer(broker.connection()) as peer:
+    with on_a_small_disk(14 * most) as (broker, other), Peer(broker.connection()) as peer:
         file = other.with_name("queue.sqlite")
         assert peer.publish("held", "held") == wire.STORED
         held = peer.take("held")
@@ -351,7 +353,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_holds_nobody_up_and_loses_nothing(t
         wait_until(lambda: publish(peer, mib // 10) == wire.STORED)
         assert round_of(log) > before, "what room there is goes to the file before the log takes it"
         assert all_taken(peer, "work", len(stored)) == stored
-    with contextlib.closing(SqliteStore(copy / "queue.sqlite")) as store:
+    with contextlib.closing(open_store(copy / "queue.sqlite")) as store:
         found = [brief.id for brief in store.browse("work", State.READY, 0, 1000)]
         assert found[:acknowledged] == stored[:acknowledged]
         with contextlib.closing(store.still()) as still:

@@ -33,7 +33,6 @@ class NarrowDesk(Desk):
 
     def start(self, store: Store | None = None) -> None:
         self.narrow = NarrowStore(self.directory / "queue.sqlite")
-        self.narrow._db.execute("PRAGMA synchronous = OFF")
         super().start(self.narrow)
 
 

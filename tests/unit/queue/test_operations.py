@@ -30,8 +30,8 @@ from appliance.contracts.member import Ping
 from appliance.contracts.traffic import Depth, Messages, QueueStats, RecentQuery
 from appliance.queue import calls, wire
 from appliance.queue.errors import StoreFull
+from appliance.queue.logged_store import LoggedStore, open_store
 from appliance.queue.sqlite_still import SqliteStill
-from appliance.queue.sqlite_store import SqliteStore
 from tests.unit.queue.damage import damaged
 from tests.unit.queue.desk import Desk
 
@@ -321,7 +321,7 @@ def test_a_backup_is_a_store_that_is_sound_and_holds_what_was_there(desk: Desk) 
     made = ask(desk, "queue.backup", None, BackedUp)
     desk.publish("alice", wire.Item("a", "3"))
     assert made.size == Path(made.path).stat().st_size
-    copy = SqliteStore(Path(made.path))
+    copy = open_store(Path(made.path))
     counts = copy.load().counts["a"]
     assert (counts.ready, counts.dead) == (1, 1)
     taken, _ = copy.take("a", "x", 5, 2**20, desk.clock.wall())
@@ -367,7 +367,7 @@ def test_a_disk_that_is_full_after_the_commit_is_told_to_who_asked(
     def full(*_: object) -> None:
         raise StoreFull("The disk has no room for the queue.")
 
-    monkeypatch.setattr(SqliteStore, method, full)
+    monkeypatch.setattr(LoggedStore, method, full)
     reply, _ = answer(desk, "bob", call, b"")
     assert reply.fault is not None
     assert (reply.fault.code, reply.fault.status) == ("unavailable", 503)

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from appliance.queue import restore, wire
+from appliance.queue.logged_store import open_store
 from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE, take_up
 from appliance.queue.schema import STEPS
-from appliance.queue.sqlite_store import SqliteStore
 from tests.unit.queue.desk import Desk
 
 
 def held(path: Path) -> list[str]:
     """Return the ids of the messages in a store."""
-    with contextlib.closing(SqliteStore(path)) as store:
+    with contextlib.closing(open_store(path)) as store:
         return sorted(brief.id for brief in store.recent(100))
 
 

@@ -102,8 +102,9 @@ def test_without_a_commit_there_is_no_acknowledgement(tmp_path: Path) -> None:
 def test_what_is_not_a_full_disk_ends_the_broker(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "q")
     store._db.execute("DROP TABLE body")
+    store.put([item(1)])
     with pytest.raises(StoreFailed):
-        store.put([item(1)])
+        store.commit()
     store.close()
 
 

@@ -1,0 +1,202 @@
+"""The redo log: what each turn does to the store, on disk before anybody is answered, to be done again after a crash.
+
+A turn is one record: one write into a file that is as long already, and one fdatasync(2). Its pages and indexes can
+wait until there are many turns to write them for.
+
+Of two files one is written to, and the other is begun anew when the store has for good what is in it, so neither grows
+without bound, and a disk that is full has room for turns. Each time it gets another salt, which is in the checksums:
+what was in it before, bodies of messages for one, is never taken for a turn.
+"""
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.durable import sync
+from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
+
+MAGIC = b"ARREDO1\n"
+"""The digit is the version of what follows."""
+BEGIN = struct.Struct("<8s8s")
+"""How a file begins: magic, salt."""
+HEAD = struct.Struct("<QI")
+"""How a record begins: the number of the turn, and how many bytes there are; then CHECK, then the bytes."""
+CHECK = struct.Struct("<I")
+"""CRC-32 of salt, head and bytes."""
+RECORD = HEAD.size + CHECK.size
+FILE_BYTES = 4 * 2**20
+"""So long is a file from its making on; one that is longer has had a large turn, and is cut when it is begun anew."""
+LAID_OUT_PART = 4
+"""The files are laid out where they take no more than this part of the free disk together."""
+SUFFIXES = ("-redo0", "-redo1")
+
+
+def files(store: Path) -> list[Path]:
+    """Return the paths of a store's log."""
+    return [store.with_name(store.name + suffix) for suffix in SUFFIXES]
+
+
+def _check(salt: bytes, head: bytes, content: bytes) -> bytes:
+    return CHECK.pack(zlib.crc32(content, zlib.crc32(head, zlib.crc32(salt))))
+
+
+class RedoFile:
+    """One of the two files; `last` is the newest turn in it, 0 where there is none. Raises StoreFailed, StoreDamaged.
+
+    `found` is what was in it at the start.
+    """
+
+    def __init__(self, path: Path, *, lay_out: bool) -> None:
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            content = path.read_bytes()
+            self.found = list(_turns(content, path))
+            # What a failed sync left out reads well all the same, so it is written over itself: see rewrite_log.
+            self._write(content, 0)
+            if lay_out and len(content) < FILE_BYTES:
+                self._write(bytes(FILE_BYTES - len(content)), len(content))
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise self._failed(error) from error
+        except StoreFailed:
+            os.close(self._descriptor)
+            raise
+        self.last = self.found[-1][0] if self.found else 0
+        self._salt = content[BEGIN.size - 8 : BEGIN.size] if self.found else os.urandom(8)
+        self.end = BEGIN.size + sum(RECORD + len(each) for _, each in self.found) if self.found else 0
+
+    def append(self, turn: int, content: bytes) -> None:
+        """Return once the turn is on disk. Raises StoreFull, after which the file is as it was, StoreFailed."""
+        begin = b"" if self.end else BEGIN.pack(MAGIC, self._salt)
+        head = HEAD.pack(turn, len(content))
+        record = b"".join((begin, head, _check(self._salt, head, content), content))
+        try:
+            self._write(record, self.end)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StoreFull("The disk has no room for the queue.") from error
+            raise self._failed(error) from error
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from error
+        self.end += len(record)
+        self.last = turn
+
+    def _write(self, data: bytes, at: int) -> None:
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, at)
+            rest, at = rest[written:], at + written
+
+    def _failed(self, error: OSError) -> StoreFailed:
+        return StoreFailed(f"The queue's log {self._path.name} cannot be read or written: {error}.")
+
+    def begin(self) -> None:
+        """Write over what is in it from now on. Raises StoreFailed."""
+        try:
+            if os.fstat(self._descriptor).st_size > FILE_BYTES:
+                os.ftruncate(self._descriptor, FILE_BYTES)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._salt = os.urandom(8)
+        self.end = 0
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+
+def _turns(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of the turns in a file, up to the first that was not written in full.
+
+    Raises StoreDamaged where one follows it, since each is on disk before the next is written, and StoreFailed where
+    another firmware wrote the file.
+    """
+    if len(content) < BEGIN.size or content.startswith(bytes(BEGIN.size)):
+        return
+    magic, salt = BEGIN.unpack_from(content)
+    if magic != MAGIC:
+        raise StoreFailed(f"The queue's log {path.name} is not of this firmware.")
+    at = BEGIN.size
+    while (record := _record(content, salt, at)) is not None and record[2]:
+        turn, body, _ = record
+        yield turn, body
+        at += RECORD + len(body)
+    if record is not None and (later := _record(content, salt, at + RECORD + len(record[1]))) is not None and later[2]:
+        raise StoreDamaged(f"The queue's log {path.name} has lost turn {later[0] - 1}.")
+
+
+def _record(content: bytes, salt: bytes, at: int) -> tuple[int, bytes, bool] | None:
+    """Return number and bytes of a turn, and whether they fit their checksum; None where there is room for none."""
+    start = at + RECORD
+    if len(content) < start:
+        return None
+    head = content[at : at + HEAD.size]
+    turn, length = HEAD.unpack(head)
+    if len(content) < start + length:
+        return None
+    body = content[start : start + length]
+    return turn, body, content[at + HEAD.size : start] == _check(salt, head, body)
+
+
+class RedoLog:
+    """The log of the store at `path`, which is open already: so nobody else has it.
+
+    `lay_out` makes the files as long as they become, where there is room.
+    """
+
+    def __init__(self, path: Path, *, lay_out: bool = False) -> None:
+        room = os.statvfs(path.parent)
+        lay_out = lay_out and len(SUFFIXES) * FILE_BYTES * LAID_OUT_PART <= room.f_bavail * room.f_frsize
+        self._files: list[RedoFile] = []
+        self._secured = 0
+        try:
+            for file in files(path):
+                self._files.append(RedoFile(file, lay_out=lay_out))
+            sync(path.parent)
+        except StoreFailed:
+            self.close()
+            raise
+        self._files.sort(key=lambda file: file.last)  # it is the second that is written to
+
+    def after(self, turn: int) -> list[tuple[int, bytes]]:
+        """Return number and bytes of all turns later than this one that were on disk. Raises StoreDamaged."""
+        later = [each for file in self._files for each in file.found if each[0] > turn]
+        if [number for number, _ in later] != list(range(turn + 1, turn + 1 + len(later))):
+            raise StoreDamaged(f"The queue's log does not go on from turn {turn}, which the store has.")
+        for file in self._files:
+            file.found.clear()
+        return later
+
+    def append(self, turn: int, content: bytes) -> None:
+        """Return once the turn is on disk. Raises StoreFull, after which nothing has happened, StoreFailed."""
+        other, file = self._files
+        if file.end and file.end + RECORD + len(content) > FILE_BYTES and other.last <= self._secured:
+            other.begin()
+            self._files.reverse()
+            file = other
+        file.append(turn, content)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a file is more than full and the other not free, as it is where turns are faster than the store."""
+        other, file = self._files
+        return file.end >= 2 * FILE_BYTES and other.last > self._secured
+
+    def secured(self, turn: int) -> None:
+        """Hear that the store has all turns up to this one, whatever happens."""
+        self._secured = turn
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for file in self._files:
+            file.close()

@@ -1,0 +1,195 @@
+"""The store with its redo log: what was committed is there after any end, and what was undone is not."""
+
+import contextlib
+import inspect
+import shutil
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from appliance.queue import logged_store, redo, turns
+from appliance.queue.errors import StoreDamaged, StoreFailed
+from appliance.queue.logged_store import LoggedStore, open_store
+from appliance.queue.store import Counts, NewItem, State, Store
+from tests.unit.queue.narrow import NarrowStore
+
+WALL = 1000.0
+
+
+def item(seq: int, body: bytes = b"x") -> NewItem:
+    return NewItem(seq, "alice", str(seq), "a", body, 3, WALL)
+
+
+def put(store: Store, *seqs: int) -> None:
+    """Commit these items, a turn for each."""
+    for seq in seqs:
+        store.put([item(seq)])
+        store.progress(None, {"a": Counts(ready=seq)})
+        store.commit()
+
+
+def killed(store: Path) -> LoggedStore:
+    """Return what the next start finds if the broker is killed now."""
+    again = store.parent / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    shutil.copytree(store.parent, again, ignore=shutil.ignore_patterns("again"))
+    return open_store(again / store.name)
+
+
+def seqs(store: Store) -> list[int]:
+    return sorted(brief.seq for brief in store.recent(1000))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state" / "q"
+
+
+def test_a_step_is_a_method_of_the_store_with_its_arguments() -> None:
+    steps = turns.Step.__subclasses__()
+    for kind in steps:
+        method = inspect.signature(getattr(Store, str(kind.__struct_config__.tag)))
+        arguments = [name for name in method.parameters if name != "self"]
+        fields = [field.name for field in msgspec.structs.fields(kind)]
+        assert fields == [*arguments, *(["taken"] if kind is turns.Take else [])]
+    reading = {"load", "next_times", "remembered_since", "find", "knows", "look", "browse", "recent"}
+    keeping = {"commit", "rollback", "still", "compact", "tidy", "close"}
+    methods = {name for name, _ in inspect.getmembers(Store, inspect.isfunction) if not name.startswith("_")}
+    assert {str(kind.__struct_config__.tag) for kind in steps} == methods - reading - keeping
+
+
+def test_what_was_committed_outlives_a_kill_before_any_table_was_written(path: Path) -> None:
+    store = open_store(path)
+    put(store, 1, 2, 3)
+    taken, _ = store.take("a", "bob", 2, 2**20, WALL)
+    store.finish([1], WALL)
+    store.commit()
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    assert store._tables.turn == 0, "the tables have none of it"
+    with contextlib.closing(killed(path)) as again:
+        states = [again.look(seq) for seq in (1, 2, 3)]
+        assert [each.state for each in states if each is not None] == [State.DONE, State.LEASED, State.READY]
+        assert again.load().counts == {"a": Counts(ready=3)}
+        assert [held.fence for held in again.load().held] == [taken[1].fence]
+    store.close()
+
+
+def test_what_was_not_committed_does_not_and_what_was_before_it_does(path: Path) -> None:
+    store = open_store(path)
+    put(store, 1, 2)
+    store.put([item(3)])
+    store.take("a", "bob", 9, 2**20, WALL)
+    with contextlib.closing(killed(path)) as again:
+        assert (seqs(again), again.load().held) == ([1, 2], [])
+    store.rollback()
+    assert (seqs(store), store.load().held) == ([1, 2], [])
+    put(store, 4)
+    store.put([item(5)])
+    store.close()
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1, 2, 4]
+
+
+def test_the_log_is_handed_over_while_the_store_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logged_store, "HAND_OVER_BYTES", 500)
+    monkeypatch.setattr(redo, "FILE_BYTES", 2000)
+    store = open_store(path, lay_out=True)
+    for seq in range(1, 300):
+        put(store, seq)
+        if seq % 50 == 7:
+            with contextlib.closing(killed(path)) as again:
+                assert seqs(again) == list(range(1, seq + 1))
+    assert all(file.stat().st_size < 3 * 2000 for file in redo.files(path))
+    store.close()
+
+
+def test_a_clean_end_leaves_everything_in_the_tables(path: Path) -> None:
+    store = open_store(path)
+    put(store, 1, 2)
+    store.close()
+    for file in redo.files(path):
+        file.unlink()
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1, 2]
+
+
+def test_a_log_that_fails_is_not_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(path)
+    put(store, 1)
+
+    def fail(*_: object) -> None:
+        raise StoreFailed("The queue's log cannot be written: broken.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._redo, "append", fail)
+        store.put([item(2)])
+        with pytest.raises(StoreFailed):
+            store.commit()
+        store.close()
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1]
+
+
+def test_tables_that_cannot_be_written_at_the_end_are_made_up_for_at_the_next_start(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(path)
+    put(store, 1, 2)
+    store._tables._db.execute("ROLLBACK")  # as SQLite itself does after some errors
+    store.close()
+    assert "does the last turns again" in caplog.text
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1, 2]
+
+
+def test_tables_that_have_no_room_at_a_start_keep_nobody_from_work(path: Path) -> None:
+    store = open_store(path)
+    put(store, 1, 2)
+    left = path.parent.with_name("left")
+    shutil.copytree(path.parent, left)
+    store.close()
+
+    class Full(NarrowStore):
+        def _hand_over(self) -> None:
+            self.tables.commits = False
+            super()._hand_over()
+
+    full = Full(left / path.name)
+    assert full._again_at is not None
+    put(full, 3)
+    assert seqs(full) == [1, 2, 3]
+    full.close()
+    with contextlib.closing(open_store(left / path.name)) as store:
+        assert seqs(store) == [1, 2, 3]
+
+
+def test_a_log_that_does_not_fit_the_tables_is_damage(path: Path) -> None:
+    store = open_store(path)
+    put(store, 1, 2)
+    store.take("a", "bob", 1, 2**20, WALL)
+    store.commit()
+    left = path.parent.with_name("left")
+    shutil.copytree(path.parent, left)
+    store.close()
+    with contextlib.closing(sqlite3.connect(left / path.name)) as db:
+        db.execute(
+            "INSERT INTO work VALUES (0, 'eve', '', 'a', 0, 0, 3, 0, '', NULL, NULL, NULL, NULL, 1.0, 1.0, 0, '', NULL)"
+        )
+        db.execute("INSERT INTO ready VALUES ('a', 0)")
+        db.execute("INSERT INTO body VALUES (0, x'')")
+        db.commit()
+    with pytest.raises(StoreDamaged, match="takes other messages"):
+        open_store(left / path.name)
+
+
+def test_a_turn_of_another_firmware_is_told(path: Path) -> None:
+    open_store(path).close()
+    log = redo.RedoLog(path)
+    log.append(1, msgspec.msgpack.encode([["conjure", 1]]))
+    log.close()
+    with pytest.raises(StoreFailed, match="cannot read"):
+        open_store(path)
