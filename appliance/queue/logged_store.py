@@ -32,9 +32,9 @@ from appliance.queue.store import (
 
 log = logging.getLogger(__name__)
 
-HAND_OVER_BYTES = 2 * 2**20
-"""So many bytes of turns are worth a commit of the tables."""
-MOST_BYTES = 4 * HAND_OVER_BYTES
+HAND_OVER_BYTES = 2**19
+"""So many bytes of turns are worth a commit of the tables; with more, those who publish meanwhile wait for longer."""
+MOST_BYTES = 16 * HAND_OVER_BYTES
 """With so many, the disk having no room for the tables, there is no room for turns either."""
 NO_ROOM = "The disk has no room for the queue."
 
@@ -255,6 +255,8 @@ class LoggedStore:
         self._kept.clear()
         self._bytes = 0
         self._again_at = None
+        if self._redo.filling:
+            self._tables.secure_soon()
 
     def still(self) -> SqliteStill:
         """See Store."""

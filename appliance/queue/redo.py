@@ -187,6 +187,12 @@ class RedoLog:
         file.append(turn, content)
 
     @property
+    def filling(self) -> bool:
+        """Whether the other file will be wanted soon and is not free yet."""
+        other, file = self._files
+        return file.end >= FILE_BYTES // 2 and other.last > self._secured
+
+    @property
     def crowded(self) -> bool:
         """Whether a file is more than full and the other not free, as it is where turns are faster than the store."""
         other, file = self._files

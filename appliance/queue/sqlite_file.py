@@ -145,7 +145,7 @@ class Checkpoints:
         in the file.
         """
         self._committed = self.secured = committed
-        """The number of the last commit that `secure` was told of and that is on disk."""
+        """The number of the last commit that is on disk for sure."""
         self.waiting = False
         """Whether one met a full disk and is still to be made up for."""
         self._thread = threading.Thread(target=self._run, name="queue-checkpoints", daemon=True)
@@ -168,8 +168,11 @@ class Checkpoints:
             self._wanted.release()
 
     def committed(self, number: int) -> None:
-        """Hear the number of a commit that is to be on disk soon."""
+        """Hear the number of a commit."""
         self._committed = number
+
+    def secure_soon(self) -> None:
+        """Let the thread see to it that what was committed is on disk."""
         self._wanted.release()
 
     def secure(self) -> None:

@@ -162,6 +162,10 @@ class SqliteStore(Reading):
         """The last turn whose commit is on disk."""
         return self._checkpoints.secured
 
+    def secure_soon(self) -> None:
+        """Let a thread have all commits on disk; `secured` says when they are."""
+        self._checkpoints.secure_soon()
+
     def secure(self) -> None:
         """Have all commits on disk. Raises StoreFailed."""
         self._checkpoints.secure()

@@ -7,7 +7,7 @@ import msgspec
 from tests.bench.measure import Measure
 from tests.bench.peers import layer
 from tests.bench.peers.figures import Figures
-from tests.bench.queue_rates import SYSTEMS
+from tests.bench.queue_rates import OWN_CLIENT, SYSTEMS
 
 HOW = (
     "queue latency: from when a 1 KB message was to be sent until its acknowledgement, at 2,000 a second whatever the "
@@ -34,8 +34,15 @@ def compared(figures: Figures, part: str, peer: str, runs: int) -> Measure:
         peer_name=figures.titles.get(peer) or f"missing: {figures.missing[peer]}",
         peer=theirs,
         target=theirs,
+        beside=beside(figures, part),
         how=HOW.format(runs=runs),
     )
+
+
+def beside(figures: Figures, part: str) -> dict[str, float]:
+    """Return what it is with the appliance's own client."""
+    own = percentile(figures, part, OWN_CLIENT)
+    return {} if own is None else {f"{OWN_CLIENT} ms": own}
 
 
 def percentile(figures: Figures, part: str, system: str) -> float | None:

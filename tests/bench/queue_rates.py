@@ -17,12 +17,15 @@ TARGETS = {
     "sqlite": {64: 0.5, 1024: 0.5},
 }
 """By peer and window: how many times the peer's rate ours has to be, at 1 KB."""
+OWN_CLIENT = "own-client"
+"""What our rate with the appliance's own client is called."""
 SIZE_NAMES = {100: "100B", 1024: "1KB", 16384: "16KB"}
 SYSTEMS = (
     "Ours: TCP encrypted with CURVE. RabbitMQ: a quorum queue with confirms; NATS: JetStream's file store with "
-    "sync_interval always; both plain TCP, with clients that prepare frames and make no object per message. SQLite: "
-    "WAL, synchronous=FULL, the same rows in batches of the window, in the one process that inserts. All sync before "
-    "they acknowledge, on the same disk, on loopback, and take turns within each run."
+    "sync_interval always; both plain TCP. All three have clients that prepare frames and make no object per message; "
+    "ours with the appliance's own client, which makes several, is beside. SQLite: WAL, synchronous=FULL, the same "
+    "rows in batches of the window, in the one process that inserts. All sync before they acknowledge, on the same disk, "
+    "on loopback, and take turns within each run."
 )
 HOW = (
     "queue-publish, queue-consume: messages a second of one producer, and of one producer and one consumer until the "
@@ -62,6 +65,8 @@ def compared(figures: Figures, case: Case, peer: str, runs: int) -> Measure:
         if those:
             beside[f"{name}: clients µs"] = round(median(one.client_us for one in those), 1)
             beside[f"{name}: server µs"] = round(median(one.server_us for one in those), 1)
+    if own := taken(figures.rates, case, OWN_CLIENT):
+        beside[f"{OWN_CLIENT} /s"] = round(median(one.rate for one in own))
     for name, system in (("ours", "arq"), (peer, peer)):
         for one in taken(figures.syncs, case, system):
             beside[f"{name}: syncs a message"] = round(one.syncs, 4)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.queue.errors import StoreFailed
-from appliance.queue.sqlite_store import SqliteStore
+from appliance.queue.errors import StoreDamaged, StoreFailed
+from appliance.queue.logged_store import open_store
 from tests.chaos.layer import REPOSITORY, RUN, Layer, mounted, swept
 from tests.unit.queue.test_store import item
 
@@ -135,9 +135,9 @@ def test_sqlite_loses_commits_in_a_cut_when_it_does_not_sync(layer: Layer) -> No
 COMMIT = """
 import os, sys
 from pathlib import Path
-from appliance.queue.sqlite_store import SqliteStore
+from appliance.queue.logged_store import open_store
 from tests.unit.queue.test_store import item
-store = SqliteStore(Path(sys.argv[1]))
+store = open_store(Path(sys.argv[1]))
 store.put([item(int(sys.argv[2]))])
 store.commit()
 os._exit(0)
@@ -146,7 +146,7 @@ os._exit(0)
 
 def test_a_failed_sync_leaves_no_gap_under_what_is_committed_after_the_restart(layer: Layer) -> None:
     path = layer.directory / "queue.sqlite"
-    store = SqliteStore(path)
+    store = open_store(path)
     store.put([item(1)])
     store.commit()
     layer.fault("sync")
@@ -157,10 +157,58 @@ def test_a_failed_sync_leaves_no_gap_under_what_is_committed_after_the_restart(l
     layer.fault("none")
     subprocess.run([sys.executable, "-c", COMMIT, str(path), "3"], cwd=REPOSITORY, check=True, timeout=DIED_WITHIN_S)
     layer.cut()
-    store = SqliteStore(path)
+    store = open_store(path)
     found = {brief.seq for brief in store.recent(10)}
     store.close()
     assert found >= {1, 3}
+
+
+TURNS = """
+import sys
+from pathlib import Path
+from appliance.queue import logged_store, redo, sqlite_file
+from tests.unit.queue.test_store import item
+logged_store.HAND_OVER_BYTES, redo.FILE_BYTES = 3000, 10_000
+if sys.argv[2] == "early":
+    sqlite_file.Checkpoints.secure = lambda self: setattr(self, "secured", self._committed)
+store = logged_store.open_store(Path(sys.argv[1]))
+for n in range(1, 100000):
+    store.put([item(n, body=b"x" * 100)])
+    store.commit()
+    print(n, flush=True)
+"""
+
+
+def turns(layer: Layer, how: str, seed: str) -> tuple[int, list[int]]:
+    """Kill a store that hands its log over all the time, and the power; return what it said, and what there is."""
+    path = layer.directory / "queue.sqlite"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", TURNS, str(path), how], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert writer.stdout is not None
+    said = 0
+    with writer:
+        for line in writer.stdout:
+            said = int(line)
+            if said == 500:
+                writer.kill()
+    layer.cut(seed)
+    store = open_store(path)
+    found = sorted(brief.seq for brief in store.recent(10_000))
+    store.close()
+    return said, found
+
+
+@pytest.mark.parametrize("seed", ["", "1", "2"], ids=["all lost", "some lost", "others lost"])
+def test_the_store_keeps_every_turn_through_a_cut(layer: Layer, seed: str) -> None:
+    said, found = turns(layer, "as it is", seed)
+    assert found == list(range(1, len(found) + 1))
+    assert said <= len(found) <= said + 1
+
+
+def test_a_log_that_is_used_again_before_the_tables_are_synced_is_found_out(layer: Layer) -> None:
+    with pytest.raises(StoreDamaged, match="does not go on"):
+        turns(layer, "early", "")
 
 
 LEFT = """

@@ -1,16 +1,20 @@
 """The benches: what is missing or missed is said, and their parts work."""
 
+import contextlib
 import os
 
 import pytest
 
+from appliance.queue.logged_store import open_store
 from tests.bench import drift, reconcile
 from tests.bench.hosts.figures import Cost, Drift, Idle, Rest, Split
 from tests.bench.hosts.inside import differences, taken
 from tests.bench.measure import Measure, record, table
+from tests.bench.peers import lean
 from tests.bench.peers.figures import Case, Figures, Rate
 from tests.bench.queue_rates import compared
 from tests.bench.split import growth
+from tests.unit.queue.running import running
 
 CASE = Case(kind="publish", size=1024, window=64)
 
@@ -37,6 +41,27 @@ def test_a_target_is_a_multiple_of_the_peers_median() -> None:
 def test_how_it_was_taken_is_said_once() -> None:
     measures = [Measure(measure=name, unit="s", ours=1, better="lower", how="on loopback") for name in ("a", "b")]
     assert table(measures).count("on loopback") == 1
+
+
+def test_the_lean_client_publishes_and_settles_what_it_says() -> None:
+    with running() as broker:
+        producer, consumer = (lean.Client(broker.connection(), "bench", 8, accompanied=False) for _ in range(2))
+        consumer.consume(8)
+        producer.send([b"%d" % number for number in range(20)])
+        confirmed: list[int] = []
+        bodies: list[bytes] = []
+        while len(confirmed) < 20:
+            confirmed += producer.confirmations()
+        while len(bodies) < 20:
+            bodies += consumer.deliveries()
+        consumer.rest()
+        assert (confirmed, bodies) == ([*range(1, 21)], [b"%d" % number for number in range(20)])
+        assert not consumer.wait(0.0)
+        for client in (producer, consumer):
+            client.close()
+        broker.kill()
+        with contextlib.closing(open_store(broker.directory / "state/queue.sqlite")) as store:
+            assert store.load().counts["bench"].done_total == 20
 
 
 def test_what_a_namespace_costs_more_where_there_are_more_is_growth() -> None:

@@ -4,6 +4,7 @@ AMQP 0-9-1 (the specification's section 4.2 has the frames). It is here because 
 what is measured, not RabbitMQ.
 """
 
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -105,9 +106,12 @@ class Client:
         self._rest = data[at:]
         return frames
 
-    def fileno(self) -> int:
-        """Return the socket, to wait for."""
-        return self._socket.fileno()
+    def wait(self, seconds: float) -> bool:
+        """Return whether something has come; wait so long for it."""
+        return bool(self._early or select.select([self._socket], [], [], seconds)[0])
+
+    def rest(self) -> None:
+        """Do nothing: what is acknowledged is not answered."""
 
     def declare(self) -> None:
         """Make the quorum queue."""

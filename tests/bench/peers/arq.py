@@ -1,4 +1,4 @@
-"""The queue's own client under load, as an application would use it."""
+"""The appliance's own client under load, as an application would use it."""
 
 import asyncio
 import time

@@ -24,9 +24,11 @@ from tests.bench.peers.figures import (
     Rate,
 )
 from tests.bench.peers.order import Order, Report
-from tests.bench.peers.systems import Arq, Nats, Rabbitmq, Sqlite, System
+from tests.bench.peers.systems import Arq, Nats, OwnClient, Rabbitmq, Sqlite, System
 
 SECONDS = 1.5
+OWN_CLIENT_SIZE = 1024
+"""The appliance's own client is measured with this size only, since it stands beside the figures."""
 LATENCY_SECONDS = 4.0
 LATENCY_RATE = 2000.0
 MILLION = 1_000_000
@@ -109,6 +111,8 @@ def rates(systems: list[System], runs: int) -> list[Rate]:
     for run in range(runs):
         for case in cases:
             for system in systems:
+                if system.name == OwnClient.name and case.size != OWN_CLIENT_SIZE:
+                    continue
                 taken.append(measured(system, case, f"bench-{run}-{len(taken)}"))
                 say(f"{run + 1}/{runs} {case.kind} {case.size} B window {case.window}: {taken[-1].line}")
     return taken
@@ -120,6 +124,8 @@ def sync_counts(systems: list[System]) -> list[Rate]:
     for kind in KINDS:
         for window in WINDOWS:
             for system in systems:
+                if system.name == OwnClient.name:
+                    continue
                 case = Case(kind=kind, size=1024, window=window)
                 per_message = counted(system, case, f"bench-syncs-{len(taken)}")
                 taken.append(Rate(system=system.name, case=case, rate=0.0, syncs=per_message))
@@ -193,8 +199,8 @@ def running(systems: list[System]) -> Iterator[None]:
 
 def main() -> None:
     what, runs = sys.argv[1], int(sys.argv[2])
-    every: list[System] = [Arq(), Rabbitmq(), Nats(), Sqlite()]
-    asked = {"rates": every, "latency": every[:3], "million": every[:2]}[what]
+    beside: list[System] = [Arq(), OwnClient(), Rabbitmq(), Nats()]
+    asked = {"rates": [*beside, Sqlite()], "latency": beside, "million": [Arq(), Rabbitmq()]}[what]
     missing: dict[str, str] = {system.name: system.missing for system in asked if system.missing}
     there = [system for system in asked if not system.missing]
     figures = Figures(titles={system.name: system.title for system in there}, missing=missing)

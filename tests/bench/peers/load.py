@@ -5,7 +5,6 @@ Prints what was done and when (the kernel's monotonic clock, which all processes
 
 import asyncio
 import resource
-import select
 import sys
 import time
 from collections.abc import Callable
@@ -13,18 +12,19 @@ from typing import Protocol
 
 import msgspec
 
-from tests.bench.peers import amqp, arq, bare, nats
+from tests.bench.peers import amqp, arq, bare, lean, nats
 from tests.bench.peers.order import Order, Report, last, ready, total_in
 
 
 class Peer(Protocol):
     """A peer's client; see amqp.Client."""
 
-    def fileno(self) -> int: ...
+    def wait(self, seconds: float) -> bool: ...
     def send(self, bodies: list[bytes]) -> None: ...
     def confirmations(self) -> list[int]: ...
     def consume(self, window: int) -> None: ...
     def deliveries(self) -> list[bytes]: ...
+    def rest(self) -> None: ...
 
 
 def publish(peer: Peer, order: Order) -> Report:
@@ -60,6 +60,7 @@ def consume(peer: Peer, order: Order) -> Report:
         began = began or time.monotonic()
         if bodies and (total := total_in(bodies[-1])):
             assert count == total, f"{count} of {total} messages have come"
+            peer.rest()
             return Report(count=count, began=began, ended=time.monotonic())
 
 
@@ -80,7 +81,7 @@ def paced(peer: Peer, order: Order) -> Report:
             peer.send([body] * (ready_now - sent))
             sent = ready_now
         wait = max(0.0, due[sent] - time.monotonic()) if sent < total else 60.0
-        if select.select([peer], [], [], wait)[0]:
+        if peer.wait(wait):
             confirmed = peer.confirmations()
             now = time.monotonic()
             latencies += [now - due[number - 1] for number in confirmed]
@@ -103,6 +104,8 @@ PEER_LOADS: dict[str, Callable[[Peer, Order], Report]] = {
 
 def connected(order: Order) -> Peer:
     """Return the peer's client, as soon as the peer is up."""
+    if order.connection is not None:
+        return lean.Client(order.connection, order.queue, order.window, accompanied=order.accompanied)
     make = amqp.Client if order.system == "rabbitmq" else nats.Client
     until = time.monotonic() + 120
     while True:
@@ -116,7 +119,7 @@ def connected(order: Order) -> Peer:
 
 def run(action: str, order: Order) -> Report:
     """Carry out the load with the best client there is for the system."""
-    if order.system == "arq":
+    if order.system == "own-client":
         return asyncio.run(arq.LOADS[action](order))
     if order.system == "sqlite":
         return bare.LOADS[action](order)

@@ -4,6 +4,7 @@ The protocol is NATS's own text (docs.nats.io, "Client Protocol"); JetStream ans
 """
 
 import json
+import select
 import socket
 from collections.abc import Sequence
 
@@ -75,9 +76,12 @@ class Client:
         if "error" in json.loads(answer):
             raise RuntimeError(f"NATS refused {subject}: {answer.decode()}")
 
-    def fileno(self) -> int:
-        """Return the socket, to wait for."""
-        return self._socket.fileno()
+    def wait(self, seconds: float) -> bool:
+        """Return whether something has come; wait so long for it."""
+        return bool(self._early or select.select([self._socket], [], [], seconds)[0])
+
+    def rest(self) -> None:
+        """Do nothing: what is acknowledged is not answered."""
 
     def declare(self) -> None:
         """Make the stream, in which a message is kept until it is consumed."""

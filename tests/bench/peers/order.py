@@ -16,7 +16,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     `accompanied` is a producer whose messages are consumed meanwhile.
     """
 
-    system: Literal["arq", "rabbitmq", "nats", "sqlite"]
+    system: Literal["arq", "own-client", "rabbitmq", "nats", "sqlite"]
     queue: str
     port: int = 0
     connection: Connection | None = None

@@ -19,7 +19,7 @@ from tests.unit.queue.running import Broker
 
 STATE = Path("/state")
 STARTED_WITHIN_S = 120.0
-Name = Literal["arq", "rabbitmq", "nats", "sqlite"]
+Name = Literal["arq", "own-client", "rabbitmq", "nats", "sqlite"]
 
 
 class System:
@@ -56,7 +56,7 @@ class System:
 class Arq(System):
     """The queue itself, with a broker of its own for each fresh queue."""
 
-    name = "arq"
+    name: ClassVar[Name] = "arq"
 
     def __init__(self, python: tuple[str, ...] = (sys.executable,)) -> None:
         self.broker: Broker | None = None
@@ -90,11 +90,22 @@ class Arq(System):
         self.broker = Broker(directory)
         self.broker.start(python=self._python)
         try:
-            yield Order(system="arq", queue=queue, connection=self.broker.connection())
+            yield Order(system=self.name, queue=queue, connection=self.broker.connection())
         finally:
             self.broker.stop()
             self.broker = None
             shutil.rmtree(directory)
+
+
+class OwnClient(Arq):
+    """The queue as the appliance's components use it: with its own client, which has more to do than the lean ones."""
+
+    name = "own-client"
+
+    @property
+    def title(self) -> str:
+        """See System."""
+        return "ALPHA-REN with its own client"
 
 
 class Daemon(System):
