@@ -241,7 +241,7 @@ class LoggedStore:
 
     def _hand_over(self) -> None:
         """Commit the tables, or see to it that it is tried again once the disk may have room."""
-        if not self._kept:
+        if not (self._kept or self._tables.changed):
             return
         try:
             self._tables.commit_turn(self._turn)

@@ -155,14 +155,17 @@ class RedoLog:
     """
 
     def __init__(self, path: Path, *, lay_out: bool = False) -> None:
-        room = os.statvfs(path.parent)
-        lay_out = lay_out and len(SUFFIXES) * FILE_BYTES * LAID_OUT_PART <= room.f_bavail * room.f_frsize
         self._files: list[RedoFile] = []
         self._secured = 0
         try:
+            room = os.statvfs(path.parent)
+            lay_out = lay_out and len(SUFFIXES) * FILE_BYTES * LAID_OUT_PART <= room.f_bavail * room.f_frsize
             for file in files(path):
                 self._files.append(RedoFile(file, lay_out=lay_out))
             sync(path.parent)
+        except OSError as error:
+            self.close()
+            raise StoreFailed(f"The queue's log cannot be made: {error}.") from error
         except StoreFailed:
             self.close()
             raise

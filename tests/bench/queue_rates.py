@@ -24,8 +24,8 @@ SYSTEMS = (
     "Ours: TCP encrypted with CURVE. RabbitMQ: a quorum queue with confirms; NATS: JetStream's file store with "
     "sync_interval always; both plain TCP. All three have clients that prepare frames and make no object per message; "
     "ours with the appliance's own client, which makes several, is beside. SQLite: WAL, synchronous=FULL, the same "
-    "rows in batches of the window, in the one process that inserts. All sync before they acknowledge, on the same disk, "
-    "on loopback, and take turns within each run."
+    "rows in batches of the window, in the one process that inserts. All sync before they acknowledge, on the same "
+    "disk, on loopback, and take turns within each run."
 )
 HOW = (
     "queue-publish, queue-consume: messages a second of one producer, and of one producer and one consumer until the "

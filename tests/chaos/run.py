@@ -29,7 +29,9 @@ ENOUGH_WITHIN_S = 120.0
 WRONG_S = 3600.0
 HURRIED = ("-m", "tests.chaos.hurried")
 LITTLE_ROOM = LAID_OUT_PART * LAID_OUT - 1
-"""Too little for the log to be laid out: commits lengthen it, and a full disk stops them. Only one cluster has more."""
+"""Too little for the tables' log to be laid out: commits lengthen it, and a full disk stops them. Only one cluster has
+more, and the broker as it is; the others are hurried.
+"""
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -117,6 +117,18 @@ def test_a_clean_end_leaves_everything_in_the_tables(path: Path) -> None:
         assert seqs(store) == [1, 2]
 
 
+@pytest.mark.parametrize("step", ["requeue", "purge"])
+def test_a_step_that_changes_nothing_keeps_nobody_from_looking(path: Path, step: str) -> None:
+    store = open_store(path)
+    assert getattr(store, step)([7], WALL) == []
+    assert not store.changed
+    with contextlib.closing(store.still()) as still:
+        assert still.check() == []
+    store.purge([7], WALL)
+    store.compact(1)
+    store.close()
+
+
 def test_a_log_that_fails_is_not_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(path)
     put(store, 1)
