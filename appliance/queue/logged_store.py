@@ -216,6 +216,8 @@ class LoggedStore:
         """See Store."""
         self._steps.clear()
         self._begin_again()
+        if self._again_at is None:
+            self._hand_over()  # so that the log has room, should it be that which had none
         self._hand_over_in_time()
 
     def _begin_again(self) -> None:

@@ -68,18 +68,15 @@ def translated() -> contextlib.AbstractContextManager[None]:
 
 
 def connect(path: Path, wait_s: float, synchronous: str = "FULL") -> sqlite3.Connection:
-    """Return a connection for this process alone; another process is waited for.
-
-    What a transaction changes stays in memory until its commit, so nothing before that needs room on the disk.
-    """
+    """Return a connection for this process alone; another process is waited for."""
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?vfs=unix-excl", uri=True, isolation_level=None, check_same_thread=False,
         timeout=wait_s,
     )  # fmt: skip
     for pragma in (
         f"page_size = {PAGE}", "auto_vacuum = INCREMENTAL", "journal_mode = WAL",
-        f"synchronous = {synchronous}", f"cache_size = -{CACHE_KIB}", "cache_spill = OFF", "wal_autocheckpoint = 0",
-        "temp_store = MEMORY", "secure_delete = OFF", f"journal_size_limit = {MOST_LOG_PAGES * PAGE}",
+        f"synchronous = {synchronous}", f"cache_size = -{CACHE_KIB}", "wal_autocheckpoint = 0", "temp_store = MEMORY",
+        "secure_delete = OFF", f"journal_size_limit = {MOST_LOG_PAGES * PAGE}",
     ):  # fmt: skip
         db.execute(f"PRAGMA {pragma}")
     return db
@@ -144,7 +141,8 @@ class Checkpoints:
         """How many pages were written when the log was last looked at, how many it then had, and how many of these were
         in the file.
         """
-        self._committed = self.secured = committed
+        self._committed = committed
+        self.secured = committed
         """The number of the last commit that is on disk for sure."""
         self.waiting = False
         """Whether one met a full disk and is still to be made up for."""

@@ -114,6 +114,7 @@ class SqliteStore(Reading):
             self._db = connect(path, wait_s, "NORMAL" if logged else "FULL")
             rewrite_log(path, self._db, laid_out)
             migrate(self._db)
+            self._db.execute("PRAGMA cache_spill = OFF")  # so only a commit needs room on the disk
             row = self._db.execute("SELECT turn FROM clock").fetchone()
             if row is None:
                 raise StoreDamaged("The queue's store has lost its clock.")
