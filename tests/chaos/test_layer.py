@@ -95,19 +95,25 @@ for n in range(1, 100000):
 """
 
 
+def killed(writer: str, number: int, *arguments: str) -> int:
+    """Let a script write until it says this number, kill it, and return the last number that it said."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", writer, *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = 0
+    with process:
+        for line in process.stdout:
+            said = int(line)
+            if said == number:
+                process.kill()
+    return said
+
+
 def committed(layer: Layer, synchronous: str, seed: str) -> tuple[int, int, list[str]]:
     """Kill a writer and the power; return what it said it had committed, and what SQLite finds."""
     path = layer.directory / "t.sqlite"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), synchronous], stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
-    assert writer.stdout is not None
-    said = 0
-    with writer:
-        for line in writer.stdout:
-            said = int(line)
-            if said == 200:
-                writer.kill()
+    said = killed(WRITER, 200, str(path), synchronous)
     assert sorted(os.listdir(layer.directory)) == ["t.sqlite", "t.sqlite-wal"]  # exclusive locking: no shared memory
     layer.cut(seed)
     db = sqlite3.connect(path)
@@ -182,16 +188,7 @@ for n in range(1, 100000):
 def turns(layer: Layer, how: str, seed: str) -> tuple[int, list[int]]:
     """Kill a store that hands its log over all the time, and the power; return what it said, and what there is."""
     path = layer.directory / "queue.sqlite"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", TURNS, str(path), how], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-    )  # fmt: skip
-    assert writer.stdout is not None
-    said = 0
-    with writer:
-        for line in writer.stdout:
-            said = int(line)
-            if said == 500:
-                writer.kill()
+    said = killed(TURNS, 500, str(path), how)
     layer.cut(seed)
     store = open_store(path)
     found = sorted(brief.seq for brief in store.recent(10_000))
