@@ -25,7 +25,7 @@ from appliance.cli_text import (
 from appliance.contracts.letters import BackedUp, Checked, Compact, Compacted, Tend
 from appliance.contracts.machine import Rotate, Rotated
 from appliance.errors import ApplianceError, InvalidInput, Unavailable
-from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE
+from appliance.queue.restore import BESIDE, REFUSED, REPLACED, RESTORE, STORE
 from appliance.queue.spec import BRIDGE
 from appliance.queue.spec import NAME as QUEUE
 from appliance.supervisor.unit_text import unit_name
@@ -92,11 +92,12 @@ def _restore(options: argparse.Namespace) -> int:
     if (directory / STORE).exists() and source.samefile(directory / STORE):
         raise InvalidInput(f"{source} is the queue itself.", hint="`alpha-ren queue backup` makes a copy of it.")
     confirm(options, what)
-    log = source.with_name(f"{source.name}-wal")
-    if log.is_file():
-        _copy(log, directory / f"{RESTORE}-wal", owner=directory)
-    else:
-        (directory / f"{RESTORE}-wal").unlink(missing_ok=True)
+    for suffix in BESIDE:
+        log = source.with_name(f"{source.name}{suffix}")
+        if log.is_file():
+            _copy(log, directory / f"{RESTORE}{suffix}", owner=directory)
+        else:
+            (directory / f"{RESTORE}{suffix}").unlink(missing_ok=True)
     _copy(source, directory / RESTORE, owner=directory)
     (directory / REFUSED).unlink(missing_ok=True)
     _restart(unit_name(QUEUE))

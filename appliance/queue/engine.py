@@ -301,9 +301,9 @@ class Engine:
     def _undo(self, error: StoreFull) -> None:
         """Undo the turn: what is on disk is the truth. All stay, and hear that what they wanted has not happened."""
         log.error("nothing of this turn was stored: %s", error.message)
+        self._work.undo(FULL, FULL_PAUSE_S)
         now = self._clock.now()
         self._full_until, self._shut_until = now + FULL_PAUSE_S, now + FULL_FOR_NEW_S
-        self._work.undo(FULL, FULL_PAUSE_S)
         self._calls.undo(error)
         self._work.intake.disk_full = self._shut = True
 

@@ -33,8 +33,11 @@ from appliance.queue.store import (
 log = logging.getLogger(__name__)
 
 HAND_OVER_BYTES = 2**19
-"""So many bytes of turns are worth a commit of the tables; with more, those who publish meanwhile wait for longer."""
-MOST_BYTES = 16 * HAND_OVER_BYTES
+HAND_OVER_CHANGES = 8000
+"""So many bytes of turns, or rows that they have changed, are worth a commit of the tables: with more, those who
+publish meanwhile wait for longer, and what is changed is held in memory until then.
+"""
+MOST_BYTES, MOST_CHANGES, MOST_TURNS = 16 * HAND_OVER_BYTES, 4 * HAND_OVER_CHANGES, 4000
 """With so many, the disk having no room for the tables, there is no room for turns either."""
 NO_ROOM = "The disk has no room for the queue."
 
@@ -56,6 +59,7 @@ class LoggedStore:
         for turn, content in redo.after(tables.turn):
             self._do(content)
             self._keep(turn, content)
+            self._hand_over_in_time()
         self._hand_over()
 
     def _do(self, content: bytes) -> None:
@@ -79,79 +83,84 @@ class LoggedStore:
 
     def put(self, items: Sequence[NewItem]) -> list[bool]:
         """See Store."""
-        answers = self._tables.put(items)
         self._steps.append(turns.Put(items))
-        return answers
+        return self._tables.put(items)
 
     def take(self, address: str, holder: str, limit: int, max_bytes: int, wall: float) -> tuple[list[TakenItem], bool]:
         """See Store."""
+        step = turns.Take(address, holder, limit, max_bytes, wall, [])
+        self._steps.append(step)
         taken, more = self._tables.take(address, holder, limit, max_bytes, wall)
-        if taken:
-            seqs = [item.seq for item in taken]
-            self._steps.append(turns.Take(address, holder, limit, max_bytes, wall, seqs))
+        step.taken = [item.seq for item in taken]
+        self._drop_unless(taken)
         return taken, more
+
+    def _drop_unless(self, changed: object) -> None:
+        """Forget the last step where it has changed nothing."""
+        if not changed:
+            self._steps.pop()
 
     def finish(self, seqs: Sequence[int], wall: float) -> None:
         """See Store."""
-        self._tables.finish(seqs, wall)
         self._steps.append(turns.Finish(seqs, wall))
+        self._tables.finish(seqs, wall)
 
     def give_back(self, given: Iterable[Given], wall: float) -> None:
         """See Store."""
         given = list(given)
-        self._tables.give_back(given, wall)
         self._steps.append(turns.GiveBack(given, wall))
+        self._tables.give_back(given, wall)
 
     def bury(self, seq: int, fence: int, wall: float, reason: str) -> None:
         """See Store."""
-        self._tables.bury(seq, fence, wall, reason)
         self._steps.append(turns.Bury(seq, fence, wall, reason))
+        self._tables.bury(seq, fence, wall, reason)
 
     def write_history(self, records: Iterable[Record]) -> None:
         """See Store."""
         records = list(records)
-        self._tables.write_history(records)
         self._steps.append(turns.WriteHistory(records))
+        self._tables.write_history(records)
 
     def wake(self, now: float, wall: float) -> dict[str, int]:
         """See Store."""
+        self._steps.append(turns.Wake(now, wall))
         woken = self._tables.wake(now, wall)
-        if woken:
-            self._steps.append(turns.Wake(now, wall))
+        self._drop_unless(woken)
         return woken
 
     def expire(self, wall: float, limit: int) -> list[tuple[str, int]]:
         """See Store."""
+        self._steps.append(turns.Expire(wall, limit))
         expired = self._tables.expire(wall, limit)
-        if expired:
-            self._steps.append(turns.Expire(wall, limit))
+        self._drop_unless(expired)
         return expired
 
     def forget(self, before: float, limit: int) -> int:
         """See Store."""
+        self._steps.append(turns.Forget(before, limit))
         number = self._tables.forget(before, limit)
-        if number:
-            self._steps.append(turns.Forget(before, limit))
+        self._drop_unless(number)
         return number
 
     def requeue(self, seqs: Sequence[int], wall: float) -> list[Requeued]:
         """See Store."""
+        self._steps.append(turns.Requeue(seqs, wall))
         requeued = self._tables.requeue(seqs, wall)
-        if requeued:
-            self._steps.append(turns.Requeue(seqs, wall))
+        self._drop_unless(requeued)
         return requeued
 
     def purge(self, seqs: Sequence[int], wall: float) -> list[Purged]:
         """See Store."""
+        self._steps.append(turns.Purge(seqs, wall))
         purged = self._tables.purge(seqs, wall)
-        if purged:
-            self._steps.append(turns.Purge(seqs, wall))
+        self._drop_unless(purged)
         return purged
 
     def progress(self, clock: float | None, counts: Mapping[str, Counts]) -> None:
         """See Store."""
-        self._tables.progress(clock, counts)
         self._steps.append(turns.Progress(clock, dict(counts)))
+        self._tables.progress(clock, counts)
 
     def load(self) -> Snapshot:
         """See Store."""
@@ -189,7 +198,7 @@ class LoggedStore:
         """See Store."""
         if not self._steps:
             return
-        if self._bytes >= MOST_BYTES:
+        if self._is_full:
             raise StoreFull(NO_ROOM)
         content = turns.encode(self._steps)
         try:
@@ -216,9 +225,8 @@ class LoggedStore:
         """See Store."""
         self._steps.clear()
         self._begin_again()
-        if self._again_at is None:
+        if self._again_at is None or self._may_try_again:
             self._hand_over()  # so that the log has room, should it be that which had none
-        self._hand_over_in_time()
 
     def _begin_again(self) -> None:
         """Make of the tables what the turns in the log have made of them, and nothing else."""
@@ -228,13 +236,23 @@ class LoggedStore:
 
     def tidy(self) -> None:
         """See Store."""
+        self._tables.tidy()
         self._hand_over_in_time()
+
+    @property
+    def _is_full(self) -> bool:
+        kept = self._bytes >= MOST_BYTES or len(self._kept) >= MOST_TURNS
+        return self._again_at is not None and (kept or self._tables.changes >= MOST_CHANGES)
+
+    @property
+    def _may_try_again(self) -> bool:
+        return self._again_at is not None and not self._tables.waits_for_room and time.monotonic() >= self._again_at
 
     def _hand_over_in_time(self) -> None:
         if self._again_at is None:
-            if self._bytes >= HAND_OVER_BYTES:
+            if self._bytes >= HAND_OVER_BYTES or self._tables.changes >= HAND_OVER_CHANGES:
                 self._hand_over()
-        elif not self._tables.waits_for_room and time.monotonic() >= self._again_at:
+        elif self._may_try_again:
             self._begin_again()  # what room there is goes to the file before its log takes it
             self._hand_over()
         if self._redo.crowded:
@@ -277,6 +295,9 @@ class LoggedStore:
         if not self._steps and not self._failed:
             try:
                 self._hand_over()
+                if self._again_at is None:
+                    self._secure()
+                    self._redo.clear()
             except StoreFailed as error:
                 log.error("the next start does the last turns again: %s", error.message)
         self._tables.close()

@@ -12,7 +12,6 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.durable import sync
@@ -44,9 +43,9 @@ def _check(salt: bytes, head: bytes, content: bytes) -> bytes:
 
 
 class RedoFile:
-    """One of the two files; `last` is the newest turn in it, 0 where there is none. Raises StoreFailed, StoreDamaged.
+    """One of the two files; `last` is the newest turn in it, 0 where there is none. Raises StoreFailed.
 
-    `found` is what was in it at the start.
+    `found` is what was in it at the start, and `lost` a turn that was there once: the tables may have it.
     """
 
     def __init__(self, path: Path, *, lay_out: bool) -> None:
@@ -57,7 +56,7 @@ class RedoFile:
             raise self._failed(error) from error
         try:
             content = path.read_bytes()
-            self.found = list(_turns(content, path))
+            self.found, self.lost = _turns(content, path)
             # What a failed sync left out reads well all the same, so it is written over itself: see rewrite_log.
             self._write(content, 0)
             if lay_out and len(content) < FILE_BYTES:
@@ -110,29 +109,38 @@ class RedoFile:
         self._salt = os.urandom(8)
         self.end = 0
 
+    def clear(self) -> None:
+        """Leave nothing in it, on disk, for whatever firmware starts next. Raises StoreFailed."""
+        try:
+            self._write(bytes(BEGIN.size), 0)
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise self._failed(error) from error
+
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._descriptor)
 
 
-def _turns(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of the turns in a file, up to the first that was not written in full.
+def _turns(content: bytes, path: Path) -> tuple[list[tuple[int, bytes]], int]:
+    """Return number and bytes of the turns in a file, up to the first that was not written in full; and which one is
+    lost, where another follows it, since each is on disk before the next is written; else 0.
 
-    Raises StoreDamaged where one follows it, since each is on disk before the next is written, and StoreFailed where
-    another firmware wrote the file.
+    Raises StoreFailed where another firmware wrote the file.
     """
+    found: list[tuple[int, bytes]] = []
     if len(content) < BEGIN.size or content.startswith(bytes(BEGIN.size)):
-        return
+        return found, 0
     magic, salt = BEGIN.unpack_from(content)
     if magic != MAGIC:
         raise StoreFailed(f"The queue's log {path.name} is not of this firmware.")
     at = BEGIN.size
     while (record := _record(content, salt, at)) is not None and record[2]:
         turn, body, _ = record
-        yield turn, body
+        found.append((turn, body))
         at += RECORD + len(body)
-    if record is not None and (later := _record(content, salt, at + RECORD + len(record[1]))) is not None and later[2]:
-        raise StoreDamaged(f"The queue's log {path.name} has lost turn {later[0] - 1}.")
+    later = None if record is None else _record(content, salt, at + RECORD + len(record[1]))
+    return found, later[0] - 1 if later is not None and later[2] else 0
 
 
 def _record(content: bytes, salt: bytes, at: int) -> tuple[int, bytes, bool] | None:
@@ -173,6 +181,8 @@ class RedoLog:
 
     def after(self, turn: int) -> list[tuple[int, bytes]]:
         """Return number and bytes of all turns later than this one that were on disk. Raises StoreDamaged."""
+        if (lost := max(file.lost for file in self._files)) > turn:
+            raise StoreDamaged(f"The queue's log has lost turn {lost}.")
         later = [each for file in self._files for each in file.found if each[0] > turn]
         if [number for number, _ in later] != list(range(turn + 1, turn + 1 + len(later))):
             raise StoreDamaged(f"The queue's log does not go on from turn {turn}, which the store has.")
@@ -182,24 +192,39 @@ class RedoLog:
 
     def append(self, turn: int, content: bytes) -> None:
         """Return once the turn is on disk. Raises StoreFull, after which nothing has happened, StoreFailed."""
-        other, file = self._files
-        if file.end and file.end + RECORD + len(content) > FILE_BYTES and other.last <= self._secured:
-            other.begin()
-            self._files.reverse()
-            file = other
-        file.append(turn, content)
+        file = self._files[1]
+        if file.end and file.end + RECORD + len(content) > FILE_BYTES and self._other_is_free:
+            self._begin_other()
+        try:
+            self._files[1].append(turn, content)
+        except StoreFull:
+            if not self._other_is_free:
+                raise
+            self._begin_other()
+            self._files[1].append(turn, content)
+
+    @property
+    def _other_is_free(self) -> bool:
+        return self._files[0].last <= self._secured
+
+    def _begin_other(self) -> None:
+        self._files[0].begin()
+        self._files.reverse()
 
     @property
     def filling(self) -> bool:
         """Whether the other file will be wanted soon and is not free yet."""
-        other, file = self._files
-        return file.end >= FILE_BYTES // 2 and other.last > self._secured
+        return self._files[1].end >= FILE_BYTES // 2 and not self._other_is_free
 
     @property
     def crowded(self) -> bool:
         """Whether a file is more than full and the other not free, as it is where turns are faster than the store."""
-        other, file = self._files
-        return file.end >= 2 * FILE_BYTES and other.last > self._secured
+        return self._files[1].end >= 2 * FILE_BYTES and not self._other_is_free
+
+    def clear(self) -> None:
+        """Leave nothing in the files; the store has all turns for good. Raises StoreFailed."""
+        for file in self._files:
+            file.clear()
 
     def secured(self, turn: int) -> None:
         """Hear that the store has all turns up to this one, whatever happens."""

@@ -6,10 +6,10 @@ import sqlite3
 from pathlib import Path
 
 from appliance.durable import sync
-from appliance.queue.errors import StoreFailed, StoreFull
+from appliance.queue.errors import CopyFailed, StoreFailed, StoreFull
+from appliance.queue.logged_store import open_store
 from appliance.queue.redo import SUFFIXES
 from appliance.queue.sqlite_file import connect, translated
-from appliance.queue.sqlite_store import SqliteStore
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ BESIDE = ("-wal", *SUFFIXES)
 ESTRANGE = f"""BEGIN IMMEDIATE;
 UPDATE work SET fence = fence + {2**20} WHERE state = 0 OR state = 3;
 UPDATE lease SET fence = fence + {2**20};
-UPDATE clock SET next_seq = max(next_seq, (SELECT coalesce(max(seq), 0) FROM work) + 1) + {2**32};
+UPDATE clock SET turn = turn + {2**32},
+ next_seq = max(next_seq, (SELECT coalesce(max(seq), 0) FROM work) + 1) + {2**32};
 COMMIT;"""
 
 
@@ -41,19 +42,27 @@ def take_up(directory: Path) -> Path:
     problems = _adopted(candidate)
     if problems:
         log.error("the backup is not taken up: %s", " ".join(problems))
-        candidate.replace(directory / REFUSED)
+        _move_aside(directory, RESTORE, REFUSED)
         return store
-    if store.exists():
-        for suffix in BESIDE:
-            (directory / f"{REPLACED}{suffix}").unlink(missing_ok=True)
-        store.replace(directory / REPLACED)
+    _move_aside(directory, STORE, REPLACED)
+    sync(directory)
     for suffix in BESIDE:
-        if (directory / f"{STORE}{suffix}").exists():
-            (directory / f"{STORE}{suffix}").replace(directory / f"{REPLACED}{suffix}")
+        (directory / f"{RESTORE}{suffix}").unlink(missing_ok=True)  # what was in them is in the file
     candidate.replace(store)
     sync(directory)
     log.warning("a backup has taken the place of the store, which is kept as %s", REPLACED)
     return store
+
+
+def _move_aside(directory: Path, store: str, place: str) -> None:
+    """Move a store, if it is there still, and its logs."""
+    if (directory / store).exists():
+        for suffix in BESIDE:
+            (directory / f"{place}{suffix}").unlink(missing_ok=True)
+        (directory / store).replace(directory / place)
+    for suffix in BESIDE:
+        if (directory / f"{store}{suffix}").exists():
+            (directory / f"{store}{suffix}").replace(directory / f"{place}{suffix}")
 
 
 def _adopted(candidate: Path) -> list[str]:
@@ -62,7 +71,7 @@ def _adopted(candidate: Path) -> list[str]:
         problems = _problems(candidate)
         if not problems:
             _estrange(candidate)
-    except (StoreFailed, StoreFull) as error:
+    except (StoreFailed, StoreFull, CopyFailed) as error:
         return [error.message]
     return problems
 
@@ -72,7 +81,7 @@ def _problems(candidate: Path) -> list[str]:
     with translated(), contextlib.closing(connect(candidate, 0.0)) as db:
         if db.execute("PRAGMA user_version").fetchone() == (0,):
             return ["It is no store of the queue."]
-    with contextlib.closing(SqliteStore(candidate)) as store, contextlib.closing(store.still()) as still:
+    with contextlib.closing(open_store(candidate)) as store, contextlib.closing(store.still()) as still:
         return still.check()
 
 

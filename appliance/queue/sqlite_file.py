@@ -133,6 +133,7 @@ class Checkpoints:
         self._db = connect(path, 0.0)
         self._log = path.with_name(f"{path.name}-wal").open("rb")
         self._turn = threading.Lock()
+        self._securing = threading.Lock()
         self._wanted = threading.Semaphore(0)
         self._held = self._ending = self._due = False
         self._error: StoreFailed | None = None
@@ -151,8 +152,7 @@ class Checkpoints:
 
     def written(self, pages: int) -> None:
         """Hear that about so many pages were added to the log. Raises StoreFailed where a checkpoint has failed."""
-        if self._error is not None:
-            raise self._error
+        self.expect_sound()
         self._written += pages
         if self._held:
             return
@@ -165,6 +165,11 @@ class Checkpoints:
             self._due = True
             self._wanted.release()
 
+    def expect_sound(self) -> None:
+        """Raise StoreFailed where a checkpoint or a sync has failed."""
+        if self._error is not None:
+            raise self._error
+
     def committed(self, number: int) -> None:
         """Hear the number of a commit."""
         self._committed = number
@@ -174,14 +179,17 @@ class Checkpoints:
         self._wanted.release()
 
     def secure(self) -> None:
-        """Have on disk what was committed. Raises StoreFailed."""
-        number = self._committed
-        if number > self.secured:
-            try:
-                os.fdatasync(self._log.fileno())
-            except OSError as error:
-                raise StoreFailed(f"The log of the queue's store cannot be written: {error}.") from error
-            self.secured = max(number, self.secured)
+        """Have on disk what was committed. Raises StoreFailed, from then on always: Linux tells an error once."""
+        with self._securing:
+            self.expect_sound()
+            number = self._committed
+            if number > self.secured:
+                try:
+                    os.fdatasync(self._log.fileno())
+                except OSError as error:
+                    self._error = StoreFailed(f"The log of the queue's store cannot be written: {error}.")
+                    raise self._error from error
+                self.secured = number
 
     def make(self) -> None:
         """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""

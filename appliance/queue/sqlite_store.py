@@ -159,6 +159,11 @@ class SqliteStore(Reading):
         return self._open
 
     @property
+    def changes(self) -> int:
+        """How many rows have changed since the last commit."""
+        return self._db.total_changes - self._changes if self._open else 0
+
+    @property
     def secured(self) -> int:
         """The last turn whose commit is on disk."""
         return self._checkpoints.secured
@@ -393,10 +398,12 @@ class SqliteStore(Reading):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             self._open = False
+            self._changes = self._db.total_changes
             self._checkpoints.make()
 
     def tidy(self) -> None:
-        """See Store. A thread does it."""
+        """See Store. A thread does it, and what it could not do is told here."""
+        self._checkpoints.expect_sound()
 
     def still(self) -> SqliteStill:
         """See Store. The log is brought into the file, and grows from then on until the still is closed."""

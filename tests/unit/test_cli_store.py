@@ -89,15 +89,15 @@ def test_a_backup_that_the_broker_refuses_is_told(
 def test_what_was_replaced_or_refused_before_can_be_restored(
     supervisor: Supervisor, tmp_path: Path, restarts: list[list[str]]
 ) -> None:
-    """A store that was not closed has a log beside it, which is a part of it."""
+    """A store that was not closed has its logs beside it, which are a part of it."""
     found = {}
     for name in ("replaced.sqlite", "refused.sqlite"):
-        for beside in ("refused.sqlite", "replaced.sqlite", "replaced.sqlite-wal"):
+        for beside in ("refused.sqlite", "replaced.sqlite", "replaced.sqlite-wal", "replaced.sqlite-redo1"):
             (tmp_path / beside).write_bytes(beside.encode())
         assert supervisor.run("restore", str(tmp_path / name), "--yes", "--directory", str(tmp_path)) == 0
         found[name] = {path.name: path.read_text() for path in tmp_path.glob("restore.*")}
     assert found == {
-        "replaced.sqlite": {"restore.sqlite": "replaced.sqlite", "restore.sqlite-wal": "replaced.sqlite-wal"},
+        "replaced.sqlite": {f"restore.sqlite{suffix}": f"replaced.sqlite{suffix}" for suffix in ("", "-wal", "-redo1")},
         "refused.sqlite": {"restore.sqlite": "refused.sqlite"},
     }
     assert len(restarts) == 2

@@ -1,16 +1,19 @@
 """The store with its redo log: what was committed is there after any end, and what was undone is not."""
 
 import contextlib
+import errno
 import inspect
+import os
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from appliance.queue import logged_store, redo, turns
-from appliance.queue.errors import StoreDamaged, StoreFailed
+from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
 from appliance.queue.logged_store import LoggedStore, open_store
 from appliance.queue.store import Counts, NewItem, State, Store
 from tests.unit.queue.narrow import NarrowStore
@@ -127,6 +130,82 @@ def test_a_step_that_changes_nothing_keeps_nobody_from_looking(path: Path, step:
     store.purge([7], WALL)
     store.compact(1)
     store.close()
+
+
+def test_a_few_bytes_of_log_that_change_many_rows_are_handed_over_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logged_store, "HAND_OVER_CHANGES", 100)
+    store = open_store(path)
+    store.put([NewItem(seq, "alice", str(seq), "a", b"", 3, WALL, expires_at=WALL + 1) for seq in range(1, 91)])
+    store.commit()
+    handed = store._tables.turn, store._kept
+    assert handed == (0, []), "that was 270 rows"
+    for _ in range(3):
+        assert len(store.expire(WALL + 2, 30)) == 30
+        store.commit()
+    assert len(store._kept) <= 1
+    with contextlib.closing(killed(path)) as again:
+        assert again.browse("a", State.READY, 0, 100) == []
+    store.close()
+
+
+def test_a_full_disk_bounds_what_is_held_until_it_has_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logged_store, "MOST_TURNS", 5)
+    store = NarrowStore(path)
+    store.tables.commits = False
+    monkeypatch.setattr(logged_store, "HAND_OVER_BYTES", 1)
+    put(store, 1, 2, 3, 4, 5)
+    with pytest.raises(StoreFull):
+        put(store, 6)
+    store.rollback()
+    assert seqs(store) == [1, 2, 3, 4, 5]
+    store.tables.commits = True
+    monkeypatch.setattr(store, "_again_at", 0.0)
+    store.tidy()
+    put(store, 6)
+    store.close()
+    with contextlib.closing(open_store(path)) as again:
+        assert seqs(again) == [1, 2, 3, 4, 5, 6]
+
+
+def test_half_a_step_is_not_kept_by_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(path)
+    put(store, 1)
+    whole = store._tables.put
+
+    def half(items: Sequence[NewItem]) -> list[bool]:
+        whole(items[:1])
+        raise MemoryError
+
+    monkeypatch.setattr(store._tables, "put", half)
+    with pytest.raises(MemoryError):
+        store.put([item(2), item(3)])
+    store.close()
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1]
+
+
+def test_a_sync_of_the_tables_that_failed_once_has_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(path)
+    put(store, 1)
+    store._hand_over()
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(StoreFailed):
+            store._tables.secure()
+    with pytest.raises(StoreFailed):
+        store._tables.secure()
+    assert store._tables.secured == 0
+    with pytest.raises(StoreFailed):
+        store.tidy()
+    store.close()
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1]
 
 
 def test_a_log_that_fails_is_not_gone_on_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

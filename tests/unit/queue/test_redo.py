@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,9 +115,11 @@ def test_a_turn_that_is_lost_from_among_others_is_damage(store: Path, at: int) -
     content = bytearray(file.read_bytes())
     content[BEGIN.size + (RECORD + 81) + at] ^= 0x40
     file.write_bytes(content)
-    with pytest.raises(StoreDamaged, match="turn 2") as caught:
-        RedoLog(store)
-    assert "backup" in caught.value.hint
+    with opened(store) as log:
+        with pytest.raises(StoreDamaged, match="turn 2") as caught:
+            log.after(1)
+        assert "backup" in caught.value.hint
+        assert log.after(2) == [], "the store has it, and what comes after it was never told"
 
 
 def test_turns_that_neither_the_store_nor_the_log_has_are_damage(store: Path) -> None:
@@ -159,6 +162,55 @@ def test_what_was_in_a_file_before_is_never_taken_for_a_turn(store: Path) -> Non
     content[end : end + len(forged)] = forged
     newest(store).write_bytes(content)
     assert max(found(store, 9)) == 11
+
+
+@pytest.mark.parametrize("block", [16, 48, 100])
+def test_a_file_that_was_being_begun_anew_at_the_cut_is_no_damage(store: Path, block: int) -> None:
+    """What was in it is in the store; the new turn was written in part, and of its blocks any may be there."""
+    append(store, range(1, 19))
+    (file,) = (each for each in files(store) if each != newest(store))
+    old = file.read_bytes()
+    with opened(store) as log:
+        last = log.after(0)[-1][0]
+        log.secured(last)
+        for turn in range(last + 1, last + 30):
+            log.append(turn, bytes(300))
+            if newest(store) == file:
+                break
+    new = file.read_bytes()
+    blocks = range(0, BEGIN.size + RECORD + 300, block)
+    for lost in range(1, 2 ** min(len(blocks), 6)):
+        content = bytearray(new)
+        for number, at in enumerate(blocks):
+            if lost >> number & 1:
+                content[at : at + block] = old[at : at + block]
+        file.write_bytes(content)
+        assert turn not in found(store, turn - 1)
+
+
+def test_a_log_that_has_no_room_to_grow_goes_on_in_the_file_that_has(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+
+    def narrow(descriptor: int, data: bytes, at: int) -> int:
+        if at + len(data) > max(os.fstat(descriptor).st_size, FILE_BYTES // 2):
+            raise OSError(errno.ENOSPC, "full")
+        return write(descriptor, data, at)
+
+    log = RedoLog(store)
+    with monkeypatch.context() as patch, contextlib.closing(log):
+        patch.setattr(os, "pwrite", narrow)
+        for turn in range(1, 50):
+            log.append(turn, bytes(80))
+            log.secured(turn)
+        for turn in itertools.count(50):
+            try:
+                log.append(turn, bytes(80))
+            except StoreFull:
+                break
+    assert 50 < turn < 70
+    assert found(store, 49) == list(range(50, turn))
 
 
 def test_a_file_of_another_firmware_is_left_alone(store: Path) -> None:

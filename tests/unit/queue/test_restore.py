@@ -8,7 +8,7 @@ import pytest
 
 from appliance.queue import restore, wire
 from appliance.queue.logged_store import open_store
-from appliance.queue.restore import REFUSED, REPLACED, RESTORE, STORE, take_up
+from appliance.queue.restore import BESIDE, REFUSED, REPLACED, RESTORE, STORE, take_up
 from appliance.queue.schema import STEPS
 from tests.unit.queue.desk import Desk
 
@@ -45,6 +45,20 @@ def test_a_backup_takes_the_place_of_the_store_which_is_kept_with_its_log(tmp_pa
     assert held(tmp_path / REPLACED) == ["1", "2"]
     assert take_up(tmp_path) == tmp_path / STORE, "it is taken up once"
     assert held(tmp_path / STORE) == ["1"]
+
+
+def test_a_store_that_was_not_closed_is_restored_with_what_only_its_log_has(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    for suffix in ("", *BESIDE):  # as a kill would leave it
+        (tmp_path / f"{RESTORE}{suffix}").write_bytes((tmp_path / f"{STORE}{suffix}").read_bytes())
+    desk.publish("alice", wire.Item("a", "2"))
+    desk.store.close()
+    take_up(tmp_path)
+    assert held(tmp_path / STORE) == ["1"]
+    assert held(tmp_path / REPLACED) == ["1", "2"]
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(RESTORE)] == []
 
 
 @pytest.mark.parametrize("moved", [(), (STORE,), (STORE, f"{STORE}-wal")])
