@@ -4,6 +4,7 @@ The tables are what the SQLite store makes of all turns so far, in a transaction
 takes that back to its last commit, and the log has what came after it.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -306,9 +307,11 @@ class LoggedStore:
 
 def open_store(path: Path, *, lay_out: bool = False) -> LoggedStore:
     """Return the broker's store; `lay_out` makes its logs as long as they become. Raises StoreFailed."""
-    tables = SqliteStore(path, laid_out=LAID_OUT if lay_out else 0, logged=True)
-    try:
-        return LoggedStore(tables, RedoLog(path, lay_out=lay_out))
-    except BaseException:
-        tables.close()
-        raise
+    with contextlib.ExitStack() as opened:
+        tables = SqliteStore(path, laid_out=LAID_OUT if lay_out else 0, logged=True)
+        opened.callback(tables.close)
+        redo = RedoLog(path, lay_out=lay_out)
+        opened.callback(redo.close)
+        store = LoggedStore(tables, redo)
+        opened.pop_all()
+        return store

@@ -1,6 +1,7 @@
 """The database file of the SQLite store: opening it, its errors, and bringing its log into it.
 
-WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html). The VFS `unix-excl` keeps every
+WAL mode, `synchronous=FULL`: a commit is an fsync of the log (sqlite.org/wal.html); `NORMAL` where a redo log has what
+is in it, and then Checkpoints syncs it later. The VFS `unix-excl` keeps every
 other process out (sqlite.org/vfs.html) and lets several connections of this one in. A start does not check the whole
 file, which would take seconds for each GB of it: damage is told where it is met, and `Still.check` looks for it.
 """

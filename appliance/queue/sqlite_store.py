@@ -119,6 +119,7 @@ class SqliteStore(Reading):
             if row is None:
                 raise StoreDamaged("The queue's store has lost its clock.")
             self.turn = int(row[0])
+            """The last turn that was in the tables at the start."""
             self._checkpoints = Checkpoints(path, self._db, self.turn)
 
     def _begin(self) -> Connection:

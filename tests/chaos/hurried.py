@@ -1,7 +1,7 @@
 """The broker's process where the disk is behind all the time: `python3 -m tests.chaos.hurried`.
 
 The log is handed over after a few turns and its files are begun anew soon, and what the tables have is synced late. So
-a cut takes pages that the broker has written, and more often than where turns of some MiB are handed over together.
+a cut takes pages that the broker has written, and more often than where half a MiB of turns is handed over together.
 """
 
 import sys

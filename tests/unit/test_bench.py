@@ -45,7 +45,7 @@ def test_how_it_was_taken_is_said_once() -> None:
 
 def test_the_lean_client_publishes_and_settles_what_it_says() -> None:
     with running() as broker:
-        producer, consumer = (lean.Client(broker.connection(), "bench", 8, accompanied=False) for _ in range(2))
+        producer, consumer = (lean.Client(broker.connection(), "bench", 4) for _ in range(2))
         consumer.consume(8)
         producer.send([b"%d" % number for number in range(20)])
         confirmed: list[int] = []

@@ -8,21 +8,14 @@ from appliance.queue import wire
 from appliance.queue.client import Delivery, QueueClient, new_id
 from tests.bench.peers.order import Order, Report, last, ready, total_in
 
-BATCH = 256
-"""Messages that go out together; as many of these as the window holds are on their way at a time."""
-
 
 async def publish(order: Order) -> Report:
-    """Publish with at most `window` unconfirmed, until the time is over or the count reached, and mark the last.
-
-    A producer alone makes one half of the window while the other is on its way. With a consumer beside it there is
-    always somebody who has work, and the fewer turns the better.
-    """
+    """Publish with at most `window` unconfirmed, until the time is over or the count reached, and mark the last."""
     assert order.connection is not None
     async with QueueClient(order.connection) as queue:
         await queue.wait_connected(60)
         body = bytes(order.size)
-        batch = min(BATCH, order.window if order.accompanied else max(1, order.window // 2))
+        batch = order.batch
         sent = 0
         began = time.monotonic()
         until = began + order.seconds if order.seconds else float("inf")

@@ -17,8 +17,6 @@ from appliance.queue.auth import join_curve
 from appliance.queue.connection import Connection
 from appliance.queue.sockets import is_readable
 
-MOST_ITEMS = 256
-"""Of one Publish; as many of these are on their way at a time as the window has room for."""
 MOST_BYTES = 4 * 2**20
 WELCOME, RESULTS, DELIVER = b"\x81", b"\x82", b"\x83"
 ANSWERED_WITHIN_MS = 60_000
@@ -28,15 +26,11 @@ decode: Any = msgspec.msgpack.Decoder().decode
 
 
 class Client:
-    """One session; one address to publish to or to consume from.
+    """One session; one address to publish to, up to `batch` in a message, or to consume from."""
 
-    A producer alone makes one half of its window while the other is on its way. With a consumer beside it there is
-    always somebody who has work, and the fewer turns the better.
-    """
-
-    def __init__(self, connection: Connection, queue: str, window: int, *, accompanied: bool) -> None:
+    def __init__(self, connection: Connection, queue: str, batch: int) -> None:
         self._queue = queue
-        self._most = min(MOST_ITEMS, window if accompanied else max(1, window // 2))
+        self._batch = batch
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.rcvtimeo = ANSWERED_WITHIN_MS
@@ -74,7 +68,7 @@ class Client:
 
     def send(self, bodies: Sequence[bytes]) -> None:
         """Publish, with many in a message."""
-        most = max(1, min(self._most, MOST_BYTES // len(bodies[0])))
+        most = max(1, min(self._batch, MOST_BYTES // len(bodies[0])))
         for start in range(0, len(bodies), most):
             part = bodies[start : start + most]
             request = next(self._requests)

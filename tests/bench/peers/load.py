@@ -105,7 +105,7 @@ PEER_LOADS: dict[str, Callable[[Peer, Order], Report]] = {
 def connected(order: Order) -> Peer:
     """Return the peer's client, as soon as the peer is up."""
     if order.connection is not None:
-        return lean.Client(order.connection, order.queue, order.window, accompanied=order.accompanied)
+        return lean.Client(order.connection, order.queue, order.batch)
     make = amqp.Client if order.system == "rabbitmq" else nats.Client
     until = time.monotonic() + 120
     while True:

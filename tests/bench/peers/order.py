@@ -10,6 +10,10 @@ LAST = b"L"
 """How the last body of a run begins; the number of all follows."""
 
 
+BATCH = 256
+"""Messages that go out together at most."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What to do to whom: `port` of a peer, `connection` to the broker, or `database` of bare SQLite.
 
@@ -27,6 +31,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 0
     rate: float = 0.0
     accompanied: bool = False
+
+    @property
+    def batch(self) -> int:
+        """How many of our own messages go out together; as many of these are on their way as the window has room for.
+
+        A producer alone makes one half of its window while the other is on its way. With a consumer beside it there is
+        always somebody who has work, and the fewer turns the better.
+        """
+        return min(BATCH, self.window if self.accompanied else max(1, self.window // 2))
 
 
 class Report(msgspec.Struct, kw_only=True):

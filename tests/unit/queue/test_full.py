@@ -219,12 +219,6 @@ def test_tables_that_have_no_room_lose_nothing_and_hold_nobody_up_while_the_log_
     assert [handed.id for handed in desk.deliveries("alice")] == [*map(str, stored), "last"]
 
 
-def wait_for_room(desk: Desk) -> None:
-    for _ in range(6):
-        desk.clock.advance(1.0)
-        desk.send("alice", wire.Heartbeat())
-
-
 @contextlib.contextmanager
 def on_a_small_disk(mib: int = 4) -> Iterator[tuple[Broker, Path]]:
     """A broker whose state is on so much, in a mount namespace of its own, and a file of somebody else's that takes
