@@ -1,4 +1,4 @@
-"""The broker's sockets and its loop: drain, one transaction, then all the answers.
+"""The broker's sockets and its loop: drain, one transaction, then all the answers, then what could wait for that.
 
 Two ways lead in: one for the machine itself, one for the gate, which brings the messages of peers from outside.
 """
@@ -72,6 +72,8 @@ class Broker(Loop):
         if self._stalled:
             moved = [self._send_stalled(session) for session in list(self._stalled)]
             self._patience.tried(moved=any(moved))
+        if not (is_readable(self._inside) or is_readable(self._gate)):
+            self._engine.rest()
 
     def _part(self) -> None:
         """Send everybody away, and go on reading until they have heard it: a close with unread data resets TCP.

@@ -265,6 +265,11 @@ class Engine:
             log.warning("the store has room again")
             self._full_until = None
 
+    def rest(self) -> None:
+        """Use the time until the next message, after a turn's answers were sent. Raises StoreFailed."""
+        if not self._store.changed:
+            self._store.tidy()
+
     def next_time(self) -> float:
         """Return in how many seconds the next turn is due, if no message comes before."""
         if self._outbox.parcels:

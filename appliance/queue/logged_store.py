@@ -33,10 +33,12 @@ from appliance.queue.store import (
 
 log = logging.getLogger(__name__)
 
+QUIET_BYTES = 2**15
+"""So many bytes of turns are handed over while nobody waits for an answer."""
 HAND_OVER_BYTES = 2**19
 HAND_OVER_CHANGES = 8000
-"""So many bytes of turns, or rows that they have changed, are worth a commit of the tables: with more, those who
-publish meanwhile wait for longer, and what is changed is held in memory until then.
+"""So many, or rows that they have changed, are handed over whoever waits: a commit of the tables takes milliseconds
+then, and what is changed is held in memory until it is made.
 """
 MOST_BYTES, MOST_CHANGES, MOST_TURNS = 16 * HAND_OVER_BYTES, 4 * HAND_OVER_CHANGES, 4000
 """With so many, the disk having no room for the tables, there is no room for turns either."""
@@ -238,7 +240,7 @@ class LoggedStore:
     def tidy(self) -> None:
         """See Store."""
         self._tables.tidy()
-        self._hand_over_in_time()
+        self._hand_over_in_time(QUIET_BYTES)
 
     @property
     def _is_full(self) -> bool:
@@ -249,9 +251,9 @@ class LoggedStore:
     def _may_try_again(self) -> bool:
         return self._again_at is not None and not self._tables.waits_for_room and time.monotonic() >= self._again_at
 
-    def _hand_over_in_time(self) -> None:
+    def _hand_over_in_time(self, enough: int | None = None) -> None:
         if self._again_at is None:
-            if self._bytes >= HAND_OVER_BYTES or self._tables.changes >= HAND_OVER_CHANGES:
+            if self._bytes >= (enough or HAND_OVER_BYTES) or self._tables.changes >= HAND_OVER_CHANGES:
                 self._hand_over()
         elif self._may_try_again:
             self._begin_again()  # what room there is goes to the file before its log takes it

@@ -20,12 +20,14 @@ log = logging.getLogger(__name__)
 
 PAGE = 8192
 CACHE_KIB = 32 * 1024
-LOG_PAGES = 1000
-"""So many new pages of the log are worth bringing into the file."""
-LONG_LOG_PAGES = 2 * LOG_PAGES
-FEW_PAGES = LOG_PAGES // 2
+LOG_PAGES = 250
+"""So many new pages of the log are worth bringing into the file: with more, whoever waits for a sync meanwhile waits
+for longer.
+"""
+LONG_LOG_PAGES = 2000
+FEW_PAGES = 500
 """A log that is so long is begun anew as soon as no more than these few are to be brought into the file for that."""
-MOST_LOG_PAGES = 8 * LOG_PAGES
+MOST_LOG_PAGES = 4 * LONG_LOG_PAGES
 """With so many in the log the writer waits until they are."""
 AGAIN_S = 2.0
 """From a checkpoint that met a full disk to the next."""

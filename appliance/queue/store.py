@@ -283,7 +283,9 @@ class Store(Protocol):
         """Undo everything since the last commit."""
 
     def tidy(self) -> None:
-        """Put the files in order, as far as there is room. Called now and then; nothing may be uncommitted."""
+        """Put the files in order, as far as there is room. Called now and then, and while nobody waits for an answer;
+        nothing may be uncommitted.
+        """
 
     def still(self) -> Still:
         """Return what is on disk, for another thread to read; one at a time. Nothing may be uncommitted.

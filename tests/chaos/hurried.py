@@ -9,7 +9,7 @@ import threading
 import time
 
 from appliance import notify
-from appliance.queue import logged_store, redo, service, sqlite_store
+from appliance.queue import logged_store, redo, service, sqlite_file, sqlite_store
 from appliance.queue.sqlite_file import Checkpoints
 
 LATE_S = 0.3
@@ -28,6 +28,7 @@ class LateCheckpoints(Checkpoints):
 if __name__ == "__main__":
     logged_store.HAND_OVER_BYTES = 10_000
     redo.FILE_BYTES = 40_000
+    sqlite_file.LOG_PAGES = 1000  # each checkpoint syncs the log as well
     redo.LAID_OUT_PART = 10**9  # so it is not, and a full disk stops it early
     setattr(sqlite_store, "Checkpoints", LateCheckpoints)  # noqa: B010  # a plain assignment would need an ignore
     sys.exit(notify.run(service.main))

@@ -176,6 +176,7 @@ from appliance.queue import logged_store, redo, sqlite_file
 from tests.unit.queue.test_store import item
 logged_store.HAND_OVER_BYTES, redo.FILE_BYTES = 3000, 10_000
 if sys.argv[2] == "early":
+    sqlite_file.LOG_PAGES = 10**6  # nor do checkpoints sync it
     sqlite_file.Checkpoints.secure = lambda self: setattr(self, "secured", self._committed)
 store = logged_store.open_store(Path(sys.argv[1]))
 for n in range(1, 100000):

@@ -18,7 +18,7 @@ from appliance.queue import logged_store, wire
 from appliance.queue.client import QueueBusy, QueueClient
 from appliance.queue.engine import FULL_FOR_NEW_S, FULL_PAUSE_S
 from appliance.queue.logged_store import open_store
-from appliance.queue.sqlite_file import LOG_PAGES, PAGE
+from appliance.queue.sqlite_file import LONG_LOG_PAGES, PAGE
 from appliance.queue.store import State
 from tests.unit.queue.desk import Desk
 from tests.unit.queue.narrow import NarrowStore
@@ -313,7 +313,7 @@ def all_taken(peer: Peer, address: str, number: int) -> list[str]:
 def test_a_disk_that_is_full_at_a_checkpoint_holds_nobody_up_and_loses_nothing(tmp_path: Path) -> None:
     """The log has room where it is written over, the file has none to grow."""
     mib = 2**20
-    most = LOG_PAGES * PAGE // mib
+    most = LONG_LOG_PAGES * PAGE // 2 // mib
     stored = [f"early-{n}" for n in range(2 * most)]
 
     def publish(peer: Peer, size: int = mib) -> int:

@@ -168,6 +168,20 @@ def test_a_full_disk_bounds_what_is_held_until_it_has_room(path: Path, monkeypat
         assert seqs(again) == [1, 2, 3, 4, 5, 6]
 
 
+def test_while_nobody_waits_less_is_handed_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logged_store, "QUIET_BYTES", 300)
+    store = open_store(path)
+    put(store, 1)
+    store.tidy()
+    with contextlib.closing(killed(path, without="*-redo?")) as tables:
+        assert seqs(tables) == []
+    put(store, 2, 3, 4, 5)
+    store.tidy()
+    with contextlib.closing(killed(path, without="*-redo?")) as tables:
+        assert seqs(tables) == [1, 2, 3, 4, 5]
+    store.close()
+
+
 def test_half_a_step_is_not_kept_by_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(path)
     put(store, 1)
