@@ -119,6 +119,15 @@ class StoreDamaged(StoreFailed):
     hint = "Put back a backup, or move queue.sqlite* aside: the broker then starts with an empty queue."
 
 
+class LogDamaged(StoreDamaged):
+    """The log of the last turns is not what was written to it; what the tables have is sound."""
+
+    hint = (
+        "Put back a backup. Without one, move queue.sqlite* aside and restore queue.sqlite from there, without the "
+        "queue.sqlite-redo* beside it: it lacks the last turns only."
+    )
+
+
 class CopyFailed(ApplianceError):
     """The store could not be copied, or not be looked at beside its use; it is as it was."""
 

@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from appliance.durable import sync
-from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
+from appliance.queue.errors import LogDamaged, StoreFailed, StoreFull
 
 MAGIC = b"ARREDO1\n"
 """The digit is the version of what follows."""
@@ -180,12 +180,12 @@ class RedoLog:
         self._files.sort(key=lambda file: file.last)  # it is the second that is written to
 
     def after(self, turn: int) -> list[tuple[int, bytes]]:
-        """Return number and bytes of all turns later than this one that were on disk. Raises StoreDamaged."""
+        """Return number and bytes of all turns later than this one that were on disk. Raises LogDamaged."""
         if (lost := max(file.lost for file in self._files)) > turn:
-            raise StoreDamaged(f"The queue's log has lost turn {lost}.")
+            raise LogDamaged(f"The queue's log has lost turn {lost}.")
         later = [each for file in self._files for each in file.found if each[0] > turn]
         if [number for number, _ in later] != list(range(turn + 1, turn + 1 + len(later))):
-            raise StoreDamaged(f"The queue's log does not go on from turn {turn}, which the store has.")
+            raise LogDamaged(f"The queue's log does not go on from turn {turn}, which the store has.")
         for file in self._files:
             file.found.clear()
         return later

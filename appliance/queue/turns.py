@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from appliance.errors import NOT_DECODED
-from appliance.queue.errors import StoreDamaged, StoreFailed
+from appliance.queue.errors import LogDamaged, StoreFailed
 from appliance.queue.store import Counts, Given, NewItem, Record, Store
 
 
@@ -38,10 +38,10 @@ class Take(Step, tag="take"):
     taken: list[int]
 
     def do(self, store: Store) -> None:
-        """Make the call; raise StoreDamaged where it takes something else."""
+        """Make the call; raise LogDamaged where it takes something else."""
         found, _ = store.take(self.address, self.holder, self.limit, self.max_bytes, self.wall)
         if [item.seq for item in found] != self.taken:
-            raise StoreDamaged("The queue's log does not fit the store: a turn takes other messages than it did.")
+            raise LogDamaged("The queue's log does not fit the store: a turn takes other messages than it did.")
 
 
 class Finish(Step, tag="finish"):

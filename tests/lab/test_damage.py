@@ -17,7 +17,7 @@ from tests.lab.supervised import SUPERVISOR, apply, plan, settled
 from tests.lab.systems import wait_until
 from tests.unit.host.damage import Damage
 
-EXAMPLES = {"namespace": 6, "vm": 2}
+EXAMPLES = {"namespace": 6, "vm": 1}
 OTHERS = 3
 MENDED_S = 300.0
 """A guest starts anew on a machine that emulates others and does other things."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.queue import restore, wire
+from appliance.queue.errors import LogDamaged
 from appliance.queue.logged_store import open_store
 from appliance.queue.restore import BESIDE, REFUSED, REPLACED, RESTORE, STORE, take_up
 from appliance.queue.schema import STEPS
@@ -59,6 +60,31 @@ def test_a_store_that_was_not_closed_is_restored_with_what_only_its_log_has(tmp_
     assert held(tmp_path / STORE) == ["1"]
     assert held(tmp_path / REPLACED) == ["1", "2"]
     assert [path for path in tmp_path.iterdir() if path.name.startswith(RESTORE)] == []
+
+
+def test_a_store_whose_log_is_damaged_is_restored_without_it_as_its_error_says(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    desk.store.compact(0)  # which hands the log over
+    for body in (b"second", b"third", b"fourth"):
+        desk.publish("alice", wire.Item("a", body.decode()), body)
+    left = {path: path.read_bytes() for path in tmp_path.iterdir()}  # as a kill would leave it
+    desk.store.close()
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for path, content in left.items():
+        path.write_bytes(content.replace(b"third", b"Third"))
+    with pytest.raises(LogDamaged, match="lost turn") as caught:
+        open_store(tmp_path / STORE)
+    assert "without the queue.sqlite-redo* beside it" in caught.value.hint
+    for path in tmp_path.glob("queue.sqlite*"):
+        path.replace(aside / path.name)
+    for path in aside.iterdir():
+        if "-redo" not in path.name:
+            path.replace(tmp_path / path.name.replace(STORE, RESTORE))
+    take_up(tmp_path)
+    assert held(tmp_path / STORE) == ["1"]
 
 
 @pytest.mark.parametrize("moved", [(), (STORE,), (STORE, f"{STORE}-wal")])
