@@ -233,9 +233,11 @@ class LoggedStore:
 
     def _begin_again(self) -> None:
         """Make of the tables what the turns in the log have made of them, and nothing else."""
+        self._failed = True  # until they are: what is half done is not handed over, not even by the end
         self._tables.rollback()
         for content in self._kept:
             self._do(content)
+        self._failed = False
 
     def tidy(self) -> None:
         """See Store."""
@@ -297,6 +299,7 @@ class LoggedStore:
         """See Store. After an I/O error nothing else is tried."""
         if not self._steps and not self._failed:
             try:
+                self._tables.tidy()  # which says whether it has failed
                 self._hand_over()
                 if self._again_at is None:
                     self._secure()

@@ -238,6 +238,29 @@ def test_a_log_that_fails_is_not_gone_on_with(path: Path, monkeypatch: pytest.Mo
         assert seqs(store) == [1]
 
 
+@pytest.mark.parametrize("where", ["checkpoint", "replay"])
+def test_what_is_half_undone_is_not_handed_over_by_the_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = open_store(path)
+    put(store, 1, 2, 3)
+    done = 0
+
+    def fail(*_: object) -> None:
+        nonlocal done
+        done += 1
+        if where == "checkpoint" or done == 2:
+            raise StoreFailed("The queue's store failed: disk I/O error.")
+
+    monkeypatch.setattr(*(store._tables._checkpoints, "make") if where == "checkpoint" else (store, "_do"), fail)
+    store.put([item(4)])
+    with pytest.raises(StoreFailed):
+        store.rollback()
+    store.close()
+    with contextlib.closing(open_store(path)) as store:
+        assert seqs(store) == [1, 2, 3]
+
+
 def test_tables_that_cannot_be_written_at_the_end_are_made_up_for_at_the_next_start(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
