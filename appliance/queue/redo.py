@@ -4,8 +4,9 @@ A turn is one record: one write into a file that is as long already, and one fda
 wait until there are many turns to write them for.
 
 Of two files one is written to, and the other is begun anew when the store has for good what is in it, so neither grows
-without bound, and a disk that is full has room for turns. Each time it gets another salt, which is in the checksums:
-what was in it before, bodies of messages for one, is never taken for a turn.
+without bound, and a disk that is full has room for turns. Each time it gets another salt, with which each record
+begins: what was in it before, bodies of messages for one, is never taken for a turn, and behind damage the next
+record is found.
 """
 
 import errno
@@ -17,17 +18,17 @@ from pathlib import Path
 from appliance.durable import sync
 from appliance.queue.errors import LogDamaged, StoreFailed, StoreFull
 
-MAGIC = b"ARREDO1\n"
+MAGIC = b"ARREDO2\n"
 """The digit is the version of what follows."""
 BEGIN = struct.Struct("<8s8s")
 """How a file begins: magic, salt."""
-HEAD = struct.Struct("<QI")
-"""How a record begins: the number of the turn, and how many bytes there are; then CHECK, then the bytes."""
+HEAD = struct.Struct("<8sQI")
+"""How a record begins: the salt, the number of the turn, and how many bytes there are; then CHECK, then the bytes."""
 CHECK = struct.Struct("<I")
-"""CRC-32 of salt, head and bytes."""
+"""CRC-32 of head and bytes."""
 RECORD = HEAD.size + CHECK.size
 FILE_BYTES = 4 * 2**20
-"""So long is a file from its making on; one that is longer has had a large turn, and is cut when it is begun anew."""
+"""So long is a file from its making on; one that is longer has had a large turn, and is cut as soon as it may be."""
 LAID_OUT_PART = 4
 """The files are laid out where they take no more than this part of the free disk together."""
 SUFFIXES = ("-redo0", "-redo1")
@@ -38,14 +39,14 @@ def files(store: Path) -> list[Path]:
     return [store.with_name(store.name + suffix) for suffix in SUFFIXES]
 
 
-def _check(salt: bytes, head: bytes, content: bytes) -> bytes:
-    return CHECK.pack(zlib.crc32(content, zlib.crc32(head, zlib.crc32(salt))))
+def _check(head: bytes, content: bytes) -> bytes:
+    return CHECK.pack(zlib.crc32(content, zlib.crc32(head)))
 
 
 class RedoFile:
     """One of the two files; `last` is the newest turn in it, 0 where there is none. Raises StoreFailed.
 
-    `found` is what was in it at the start, and `lost` a turn that was there once: the tables may have it.
+    `found` is what was in it at the start.
     """
 
     def __init__(self, path: Path, *, lay_out: bool) -> None:
@@ -56,7 +57,8 @@ class RedoFile:
             raise self._failed(error) from error
         try:
             content = path.read_bytes()
-            self.found, self.lost = _turns(content, path)
+            self._salt = _salt(content, path)
+            self.found, self.end = _turns(content, self._salt)
             # What a failed sync left out reads well all the same, so it is written over itself: see rewrite_log.
             self._write(content, 0)
             if lay_out and len(content) < FILE_BYTES:
@@ -69,18 +71,20 @@ class RedoFile:
             os.close(self._descriptor)
             raise
         self.last = self.found[-1][0] if self.found else 0
-        self._salt = content[BEGIN.size - 8 : BEGIN.size] if self.found else os.urandom(8)
-        self.end = BEGIN.size + sum(RECORD + len(each) for _, each in self.found) if self.found else 0
+        self._size = max(len(content), FILE_BYTES if lay_out else 0)
+        if not self.end:
+            self._salt = os.urandom(8)
 
     def append(self, turn: int, content: bytes) -> None:
         """Return once the turn is on disk. Raises StoreFull, after which the file is as it was, StoreFailed."""
         begin = b"" if self.end else BEGIN.pack(MAGIC, self._salt)
-        head = HEAD.pack(turn, len(content))
-        record = b"".join((begin, head, _check(self._salt, head, content), content))
+        head = HEAD.pack(self._salt, turn, len(content))
+        record = b"".join((begin, head, _check(head, content), content))
         try:
             self._write(record, self.end)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                self._cut(self._size)
                 raise StoreFull("The disk has no room for the queue.") from error
             raise self._failed(error) from error
         try:
@@ -88,7 +92,21 @@ class RedoFile:
         except OSError as error:
             raise self._failed(error) from error
         self.end += len(record)
+        self._size = max(self._size, self.end)
         self.last = turn
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it takes more of the disk than it needs."""
+        return self._size > FILE_BYTES
+
+    def _cut(self, size: int) -> None:
+        try:
+            if os.fstat(self._descriptor).st_size > size:
+                os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._size = min(self._size, size)
 
     def _write(self, data: bytes, at: int) -> None:
         rest = memoryview(data)
@@ -101,16 +119,13 @@ class RedoFile:
 
     def begin(self) -> None:
         """Write over what is in it from now on. Raises StoreFailed."""
-        try:
-            if os.fstat(self._descriptor).st_size > FILE_BYTES:
-                os.ftruncate(self._descriptor, FILE_BYTES)
-        except OSError as error:
-            raise self._failed(error) from error
+        self._cut(FILE_BYTES)
         self._salt = os.urandom(8)
         self.end = 0
 
     def clear(self) -> None:
         """Leave nothing in it, on disk, for whatever firmware starts next. Raises StoreFailed."""
+        self._cut(FILE_BYTES)
         try:
             self._write(bytes(BEGIN.size), 0)
             os.fdatasync(self._descriptor)
@@ -122,38 +137,46 @@ class RedoFile:
         os.close(self._descriptor)
 
 
-def _turns(content: bytes, path: Path) -> tuple[list[tuple[int, bytes]], int]:
-    """Return number and bytes of the turns in a file, up to the first that was not written in full; and which one is
-    lost, where another follows it, since each is on disk before the next is written; else 0.
-
-    Raises StoreFailed where another firmware wrote the file.
-    """
-    found: list[tuple[int, bytes]] = []
+def _salt(content: bytes, path: Path) -> bytes:
+    """Return the salt of a file, nothing where it is blank; raise StoreFailed where another firmware wrote it."""
     if len(content) < BEGIN.size or content.startswith(bytes(BEGIN.size)):
-        return found, 0
+        return b""
     magic, salt = BEGIN.unpack_from(content)
     if magic != MAGIC:
         raise StoreFailed(f"The queue's log {path.name} is not of this firmware.")
-    at = BEGIN.size
-    while (record := _record(content, salt, at)) is not None and record[2]:
-        turn, body, _ = record
-        found.append((turn, body))
-        at += RECORD + len(body)
-    later = None if record is None else _record(content, salt, at + RECORD + len(record[1]))
-    return found, later[0] - 1 if later is not None and later[2] else 0
+    mark = content[BEGIN.size : BEGIN.size + len(salt)]
+    return bytes(salt) if _turn(content, mark, BEGIN.size) is None else mark  # where that is damaged
 
 
-def _record(content: bytes, salt: bytes, at: int) -> tuple[int, bytes, bool] | None:
-    """Return number and bytes of a turn, and whether they fit their checksum; None where there is room for none."""
+def _turns(content: bytes, salt: bytes) -> tuple[list[tuple[int, bytes]], int]:
+    """Return number and bytes of the turns in a file, and where the last one ends.
+
+    The last may not have been written in full, and then it never was. Each is on disk before the next is written: one
+    that is damaged among others is missing among them.
+    """
+    found: list[tuple[int, bytes]] = []
+    end, at = 0, BEGIN.size if salt else -1
+    while at >= 0:
+        turn = _turn(content, salt, at)
+        if turn is None:
+            at = content.find(salt, at + 1)
+        else:
+            found.append(turn)
+            at = end = at + RECORD + len(turn[1])
+    return found, end
+
+
+def _turn(content: bytes, salt: bytes, at: int) -> tuple[int, bytes] | None:
+    """Return number and bytes of the turn whose record begins there; None where none does, or not all of it is there.
+    """
     start = at + RECORD
     if len(content) < start:
         return None
     head = content[at : at + HEAD.size]
-    turn, length = HEAD.unpack(head)
-    if len(content) < start + length:
-        return None
+    mark, turn, length = HEAD.unpack(head)
     body = content[start : start + length]
-    return turn, body, content[at + HEAD.size : start] == _check(salt, head, body)
+    whole = mark == salt and len(body) == length and content[at + HEAD.size : start] == _check(head, body)
+    return (turn, body) if whole else None
 
 
 class RedoLog:
@@ -181,11 +204,10 @@ class RedoLog:
 
     def after(self, turn: int) -> list[tuple[int, bytes]]:
         """Return number and bytes of all turns later than this one that were on disk. Raises LogDamaged."""
-        if (lost := max(file.lost for file in self._files)) > turn:
-            raise LogDamaged(f"The queue's log has lost turn {lost}.")
         later = [each for file in self._files for each in file.found if each[0] > turn]
-        if [number for number, _ in later] != list(range(turn + 1, turn + 1 + len(later))):
-            raise LogDamaged(f"The queue's log does not go on from turn {turn}, which the store has.")
+        for before, (number, _) in enumerate(later, start=turn):
+            if number != before + 1:
+                raise LogDamaged(f"The queue's log does not go on from turn {before} but from {number - 1}.")
         for file in self._files:
             file.found.clear()
         return later
@@ -213,8 +235,9 @@ class RedoLog:
 
     @property
     def filling(self) -> bool:
-        """Whether the other file will be wanted soon and is not free yet."""
-        return self._files[1].end >= FILE_BYTES // 2 and not self._other_is_free
+        """Whether a file that is not free yet will be wanted soon, or takes more of the disk than it needs."""
+        wanted = self._files[1].end >= FILE_BYTES // 2 and not self._other_is_free
+        return wanted or any(file.is_long and file.last > self._secured for file in self._files)
 
     @property
     def crowded(self) -> bool:
@@ -227,8 +250,11 @@ class RedoLog:
             file.clear()
 
     def secured(self, turn: int) -> None:
-        """Hear that the store has all turns up to this one, whatever happens."""
+        """Hear that the store has all turns up to this one, whatever happens. Raises StoreFailed."""
         self._secured = turn
+        for file in self._files:
+            if file.is_long and file.last <= turn:
+                file.begin()
 
     def close(self) -> None:
         """Let go of the files."""

@@ -252,7 +252,8 @@ def test_what_is_half_undone_is_not_handed_over_by_the_end(
         if where == "checkpoint" or done == 2:
             raise StoreFailed("The queue's store failed: disk I/O error.")
 
-    monkeypatch.setattr(*(store._tables._checkpoints, "make") if where == "checkpoint" else (store, "_do"), fail)
+    owner: object = store._tables._checkpoints if where == "checkpoint" else store
+    monkeypatch.setattr(owner, "make" if where == "checkpoint" else "_do", fail)
     store.put([item(4)])
     with pytest.raises(StoreFailed):
         store.rollback()

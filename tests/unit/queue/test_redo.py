@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.queue import redo
-from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
+from appliance.queue.errors import LogDamaged, StoreFailed, StoreFull
 from appliance.queue.redo import BEGIN, RECORD, RedoLog, files
 
 FILE_BYTES = 1000
@@ -55,7 +55,7 @@ def newest(store: Path) -> Path:
 
 def first_turn(file: Path) -> int:
     """Return the turn that a file begins with."""
-    return int.from_bytes(file.read_bytes()[BEGIN.size :][:8], "little")
+    return int.from_bytes(file.read_bytes()[BEGIN.size + 8 :][:8], "little")
 
 
 def test_what_was_appended_is_there_at_the_next_start_and_can_be_added_to(store: Path) -> None:
@@ -87,12 +87,39 @@ def test_a_turn_that_the_store_has_not_is_not_written_over(store: Path) -> None:
     assert found(store) == list(range(1, 31))
 
 
-def test_a_large_turn_makes_its_file_long_until_it_is_begun_anew(store: Path) -> None:
-    append(store, range(1, 2), bytes(5 * FILE_BYTES))
-    assert found(store) == [1]
-    append(store, range(2, 40))
-    assert {file.stat().st_size for file in files(store)} == {FILE_BYTES}
-    assert found(store, 38) == [39]
+def test_a_large_turn_gives_its_room_back_as_soon_as_the_store_has_it(store: Path) -> None:
+    with opened(store) as log:
+        for turn in (1, 2):
+            log.append(turn, bytes(5 * FILE_BYTES))
+    with opened(store) as log:
+        assert [turn for turn, _ in log.after(0)] == [1, 2]
+        filling = [log.filling]
+        for turn in (1, 2):
+            log.secured(turn)
+            filling.append(log.filling)
+        assert filling == [True, True, False], "for so long somebody sees to it"
+        assert {file.stat().st_size for file in files(store)} == {FILE_BYTES}
+        log.append(3, b"x")
+    assert found(store, 2) == [3]
+
+
+def test_a_turn_that_has_no_room_takes_none(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.pwrite
+
+    def narrow(descriptor: int, data: bytes, at: int) -> int:
+        if at >= 3 * FILE_BYTES:
+            raise OSError(errno.ENOSPC, "full")
+        return write(descriptor, data[: 3 * FILE_BYTES - at], at)
+
+    with opened(store) as log:
+        log.append(1, b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", narrow)
+            with pytest.raises(StoreFull):
+                log.append(2, bytes(5 * FILE_BYTES))
+        assert {file.stat().st_size for file in files(store)} == {FILE_BYTES}
+        log.append(2, b"y")
+    assert found(store) == [1, 2]
 
 
 @pytest.mark.parametrize("cut", [1, 40, 82, 90, 97])
@@ -108,23 +135,47 @@ def test_a_turn_that_was_not_written_in_full_never_was(store: Path, cut: int) ->
     assert found(store) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("at", [RECORD, RECORD + 40, RECORD - 1])
-def test_a_turn_that_is_lost_from_among_others_is_damage(store: Path, at: int) -> None:
+HARMED = [(0, 1), (9, 1), (RECORD - 1, 1), (RECORD, 1), (RECORD + 40, 1), (9, 300), (RECORD, 300)]
+"""From where in a record on, and for how many bytes."""
+
+
+@pytest.mark.parametrize(("at", "length"), HARMED)
+def test_turns_that_are_lost_from_among_others_are_damage_unless_the_store_has_them(
+    store: Path, at: int, length: int
+) -> None:
+    append(store, range(1, 8))
+    file = newest(store)
+    content = bytearray(file.read_bytes())
+    begin = BEGIN.size + (RECORD + 81) + at
+    content[begin : begin + length] = bytes(byte ^ 0x40 for byte in content[begin : begin + length])
+    file.write_bytes(content)
+    lost = 2 + (at + length - 1) // (RECORD + 81)
+    with opened(store) as log:
+        with pytest.raises(LogDamaged, match="from turn 1") as caught:
+            log.after(1)
+        assert "backup" in caught.value.hint
+    assert found(store, lost) == list(range(lost + 1, 8))
+    append(store, range(8, 9))
+    assert found(store, lost) == list(range(lost + 1, 9))
+
+
+@pytest.mark.parametrize("at", range(BEGIN.size))
+def test_damage_to_the_beginning_of_a_file_loses_nothing_unsaid(store: Path, at: int) -> None:
     append(store, range(1, 4))
     file = newest(store)
     content = bytearray(file.read_bytes())
-    content[BEGIN.size + (RECORD + 81) + at] ^= 0x40
+    content[at] ^= 0x40
     file.write_bytes(content)
-    with opened(store) as log:
-        with pytest.raises(StoreDamaged, match="turn 2") as caught:
-            log.after(1)
-        assert "backup" in caught.value.hint
-        assert log.after(2) == [], "the store has it, and what comes after it was never told"
+    if at < len(redo.MAGIC):
+        with pytest.raises(StoreFailed, match="not of this firmware"):
+            found(store)
+    else:
+        assert found(store) == [1, 2, 3]
 
 
 def test_turns_that_neither_the_store_nor_the_log_has_are_damage(store: Path) -> None:
     append(store, range(5, 8))
-    with opened(store) as log, pytest.raises(StoreDamaged, match="from turn 3"):
+    with opened(store) as log, pytest.raises(LogDamaged, match="from turn 3"):
         log.after(3)
     assert found(store, 4) == [5, 6, 7]
     assert found(store, 100) == []
@@ -135,36 +186,35 @@ def test_a_file_that_is_lost_is_noticed(store: Path) -> None:
     (older,) = (file for file in files(store) if file != newest(store))
     first = first_turn(newest(store))
     older.unlink()
-    with opened(store) as log, pytest.raises(StoreDamaged):
+    with opened(store) as log, pytest.raises(LogDamaged):
         log.after(first - 2)
     assert found(store, first - 1) == list(range(first, 21))
 
 
-def test_what_was_in_a_file_before_is_never_taken_for_a_turn(store: Path) -> None:
+@pytest.mark.parametrize("known", [False, True], ids=["the salt of before", "its own salt"])
+def test_what_was_in_a_file_before_is_never_taken_for_a_turn(store: Path, known: bool) -> None:
     """A body is chosen by who publishes it, and may look like the next turn, at the very place where that would be."""
     size = 80
+    append(store, range(1, 2), bytes(size - 1))
+    file = newest(store)
+    before = file.read_bytes()
+    turn = 1
     with opened(store) as log:
-        log.append(1, bytes(size))
-    old = newest(store).read_bytes()
-    salt = old[BEGIN.size - 8 : BEGIN.size]
-    head = redo.HEAD.pack(12, 6)
-    forged = head + redo._check(salt, head, b"forged") + b"forged"
-    with opened(store) as log:
-        for turn in range(2, 12):
-            place = log._files[1].end
-            log.append(turn, bytes(size - len(forged)) + forged)
+        while first_turn(file) == 1:  # until it is begun anew, and has one turn
+            turn += 1
+            log.append(turn, bytes(size))
             log.secured(turn)
-    assert place
-    for file in files(store):
-        assert file.read_bytes().count(forged)
-    content = bytearray(newest(store).read_bytes())
-    end = BEGIN.size + sum(RECORD + size for turn in found(store, 9) if turn)
+    content = bytearray(file.read_bytes())
+    _, salt = BEGIN.unpack_from(content if known else before)
+    head = redo.HEAD.pack(salt, turn + 1, 6)
+    forged = head + redo._check(head, b"forged") + b"forged"
+    end = BEGIN.size + RECORD + size
     content[end : end + len(forged)] = forged
-    newest(store).write_bytes(content)
-    assert max(found(store, 9)) == 11
+    file.write_bytes(content)
+    assert found(store, turn - 1) == ([turn, turn + 1] if known else [turn])
 
 
-@pytest.mark.parametrize("block", [16, 48, 100])
+@pytest.mark.parametrize("block", [24, 48, 100])
 def test_a_file_that_was_being_begun_anew_at_the_cut_is_no_damage(store: Path, block: int) -> None:
     """What was in it is in the store; the new turn was written in part, and of its blocks any may be there."""
     append(store, range(1, 19))

@@ -75,7 +75,7 @@ def test_a_store_whose_log_is_damaged_is_restored_without_it_as_its_error_says(t
     aside.mkdir()
     for path, content in left.items():
         path.write_bytes(content.replace(b"third", b"Third"))
-    with pytest.raises(LogDamaged, match="lost turn") as caught:
+    with pytest.raises(LogDamaged, match="does not go on") as caught:
         open_store(tmp_path / STORE)
     assert "without the queue.sqlite-redo* beside it" in caught.value.hint
     for path in tmp_path.glob("queue.sqlite*"):
