@@ -242,6 +242,7 @@ class Engine:
         self._calls.pass_time()
         try:
             self._keep_house(now)
+            self._work.store_arrivals()
             self._calls.run_own()
             if self._full_until is None or self._full_until <= now or self._store.changed:
                 lapse = self._work.leases.next_time()

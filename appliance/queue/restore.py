@@ -34,13 +34,15 @@ def take_up(directory: Path) -> Path:
     """Return the file of the store, once a backup that was left beside it has taken its place.
 
     The store that was there is kept as REPLACED. A backup that is not sound becomes REFUSED and changes nothing. Where
-    this is cut off, the next start goes on with it.
+    this is cut off, the next start goes on with it, or raises StoreFailed where that cannot be.
     """
     store, candidate = directory / STORE, directory / RESTORE
     if not candidate.exists():
         return store
     problems = _adopted(candidate)
     if problems:
+        if not store.exists() and (directory / REPLACED).exists():
+            raise StoreFailed(f"The backup that is taking the queue's place cannot be read: {' '.join(problems)}")
         log.error("the backup is not taken up: %s", " ".join(problems))
         _move_aside(directory, RESTORE, REFUSED)
         return store

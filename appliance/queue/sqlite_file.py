@@ -205,7 +205,7 @@ class Checkpoints:
     def hold(self) -> None:
         """Bring the log into the file, and let that stay as it is until `go_on`. Raises StoreFull, StoreFailed."""
         with self._turn, translated():
-            busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             if busy:
                 raise StoreFailed("The log of the queue's store is in use by somebody else.")
             self._held = True

@@ -31,6 +31,8 @@ CLOCK_EVERY_S = 1.0
 """How often at most broker time goes on record; a restart makes a delay longer by no more than this."""
 CLOCK_AT_REST_S = 10.0
 """The same while nothing else is put on record."""
+LEAP_S = 60.0
+"""With so much more on the wall clock than on the other it was set."""
 MAX_NOTED = 8192
 """Items taken in before a turn ends."""
 
@@ -86,6 +88,8 @@ class Work:
         self._draw = draw
         snapshot = store.load()
         clock.resume(snapshot.clock)
+        self._looked = clock.now(), clock.wall()
+        self._forget_from = 0.0
         self._begin(snapshot, LeaseTable())
 
     def _begin(self, snapshot: Snapshot, before: LeaseTable) -> None:
@@ -253,7 +257,7 @@ class Work:
             self.leases.end(lease)
             self._endings.append(Ending(lease, "the lease lapsed", lapsed=True))
         self._end_all()
-        self._store_arrivals()
+        self.store_arrivals()
         self._check_doubtful()
         self._pass_time()
         for ack in self._acks:
@@ -282,7 +286,8 @@ class Work:
         for consumer in consumers:
             self.dispatch.add(consumer)
 
-    def _store_arrivals(self) -> None:
+    def store_arrivals(self) -> None:
+        """Bring what was published into the transaction: from here on repeats are not counted any more."""
         arrivals = self.intake.store(self._store)
         if not arrivals:
             return
@@ -407,9 +412,14 @@ class Work:
         return keep_s if since is None else max(0.0, min(keep_s, self._clock.wall() - since))
 
     def forget_old(self) -> None:
-        """Drop settled items that were kept long enough."""
-        old = self._store.forget(self._clock.wall() - self._settings.keep_s, FORGET_AT_ONCE)
-        self.ledger.settled_rows -= old
+        """Drop settled items that were kept long enough: nothing is that because the wall clock was set forward."""
+        now, wall = self._clock.now(), self._clock.wall()
+        before, self._looked = self._looked, (now, wall)
+        if wall - before[1] > now - before[0] + LEAP_S:
+            log.warning("the clock was set forward: for %.0f s nothing is forgotten", self._settings.keep_s)
+            self._forget_from = now + self._settings.keep_s
+        if now >= self._forget_from:
+            self.ledger.settled_rows -= self._store.forget(wall - self._settings.keep_s, FORGET_AT_ONCE)
 
     def _note_progress(self, *, always: bool) -> None:
         now = self._clock.now()

@@ -49,6 +49,14 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.store.close()
 
 
+def test_a_repeat_is_counted_by_nobody_who_asks_in_the_same_turn(desk: Desk) -> None:
+    desk.publish("alice", wire.Item("a", "1"))
+    again = wire.to_broker(wire.Publish(1, (wire.Item("a", "1"), wire.Item("a", "2"))), [b"", b""])
+    desk.engine.handle(b"alice", "alice", again)
+    stats = ask(desk, "queue.stats", None, QueueStats)
+    assert [depth.published_total for depth in stats.depths] == [2]
+
+
 def answer(desk: Desk, who: str, call: str, body: bytes) -> tuple[wire.Reply, bytes]:
     """Let `who` call, and return the broker's answer."""
     desk.send(who, wire.Call(9, call, 5.0), body)

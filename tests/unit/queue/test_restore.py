@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.queue import restore, wire
-from appliance.queue.errors import LogDamaged
+from appliance.queue.errors import LogDamaged, StoreFailed, StoreFull
 from appliance.queue.logged_store import open_store
 from appliance.queue.restore import BESIDE, REFUSED, REPLACED, RESTORE, STORE, take_up
 from appliance.queue.schema import STEPS
@@ -26,6 +26,14 @@ def back_up(desk: Desk) -> None:
         still.copy(desk.directory / RESTORE)
 
 
+def killed(desk: Desk) -> None:
+    """Leave the files as a kill would."""
+    left = {path: path.read_bytes() for path in desk.directory.glob(f"{STORE}*")}
+    desk.store.close()
+    for path, content in left.items():
+        path.write_bytes(content)
+
+
 def test_without_a_backup_the_store_is_what_it_was(tmp_path: Path) -> None:
     assert take_up(tmp_path) == tmp_path / STORE
     assert list(tmp_path.iterdir()) == []
@@ -37,9 +45,7 @@ def test_a_backup_takes_the_place_of_the_store_which_is_kept_with_its_log(tmp_pa
     desk.publish("alice", wire.Item("a", "1"))
     back_up(desk)
     desk.publish("alice", wire.Item("a", "2"))
-    log = (tmp_path / f"{STORE}-wal").read_bytes()
-    desk.store.close()
-    (tmp_path / f"{STORE}-wal").write_bytes(log)  # as a kill would leave it
+    killed(desk)
 
     assert take_up(tmp_path) == tmp_path / STORE
     assert held(tmp_path / STORE) == ["1"]
@@ -69,12 +75,11 @@ def test_a_store_whose_log_is_damaged_is_restored_without_it_as_its_error_says(t
     desk.store.compact(0)  # which hands the log over
     for body in (b"second", b"third", b"fourth"):
         desk.publish("alice", wire.Item("a", body.decode()), body)
-    left = {path: path.read_bytes() for path in tmp_path.iterdir()}  # as a kill would leave it
-    desk.store.close()
+    killed(desk)
+    for path in tmp_path.glob(f"{STORE}-redo*"):
+        path.write_bytes(path.read_bytes().replace(b"third", b"Third"))
     aside = tmp_path / "aside"
     aside.mkdir()
-    for path, content in left.items():
-        path.write_bytes(content.replace(b"third", b"Third"))
     with pytest.raises(LogDamaged, match="does not go on") as caught:
         open_store(tmp_path / STORE)
     assert "without the queue.sqlite-redo* beside it" in caught.value.hint
@@ -87,18 +92,42 @@ def test_a_store_whose_log_is_damaged_is_restored_without_it_as_its_error_says(t
     assert held(tmp_path / STORE) == ["1"]
 
 
-@pytest.mark.parametrize("moved", [(), (STORE,), (STORE, f"{STORE}-wal")])
+MOVED = (STORE, *(f"{STORE}{suffix}" for suffix in BESIDE))
+
+
+@pytest.mark.parametrize("moved", [MOVED[:number] for number in range(len(MOVED) + 1)])
 def test_a_restore_that_was_cut_off_is_finished_by_the_next_start(tmp_path: Path, moved: tuple[str, ...]) -> None:
     desk = Desk(tmp_path)
     desk.hello("alice")
     desk.publish("alice", wire.Item("a", "1"))
     back_up(desk)
     desk.publish("alice", wire.Item("a", "2"))
-    log = (tmp_path / f"{STORE}-wal").read_bytes()
-    desk.store.close()
-    (tmp_path / f"{STORE}-wal").write_bytes(log)
+    killed(desk)
     for name in moved:
         (tmp_path / name).rename(tmp_path / name.replace(STORE, REPLACED))
+    take_up(tmp_path)
+    assert held(tmp_path / STORE) == ["1"]
+    assert held(tmp_path / REPLACED) == ["1", "2"]
+
+
+def test_a_restore_that_was_cut_off_is_not_given_up_for_an_error_that_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(tmp_path)
+    desk.hello("alice")
+    desk.publish("alice", wire.Item("a", "1"))
+    back_up(desk)
+    desk.publish("alice", wire.Item("a", "2"))
+    killed(desk)
+    (tmp_path / STORE).rename(tmp_path / REPLACED)
+
+    def full(_candidate: Path) -> list[str]:
+        raise StoreFull("The disk has no room for the queue.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "_problems", full)
+        with pytest.raises(StoreFailed, match="no room"):
+            take_up(tmp_path)
     take_up(tmp_path)
     assert held(tmp_path / STORE) == ["1"]
     assert held(tmp_path / REPLACED) == ["1", "2"]

@@ -141,6 +141,25 @@ def test_settled_items_are_remembered_up_to_a_number_and_a_time(
     assert desk.engine._stats().remembered_s == 100.0
 
 
+def test_a_clock_that_is_set_forward_makes_no_id_forgotten_before_its_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(tmp_path, keep_s=100.0)
+    desk.hello("alice")
+    desk.consume("alice", "a")
+    desk.publish("alice", wire.Item("a", "1"))
+    (handed,) = desk.deliveries("alice")
+    desk.settle("alice", handed.token)
+    desk.clock.unix += 1000.0
+    for _ in range(9):
+        desk.clock.advance(11.0)
+        assert desk.publish("alice", wire.Item("a", "1")) == wire.DUPLICATE
+    assert caplog.text.count("was set forward") == 1
+    desk.clock.advance(22.0)
+    desk.turn()
+    assert desk.store.recent(100) == []
+
+
 def test_an_id_is_remembered_for_its_time_whatever_the_traffic(tmp_path: Path) -> None:
     desk = Desk(tmp_path, keep_s=100.0)
     desk.hello("alice")
