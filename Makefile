@@ -6,7 +6,7 @@ ONLY ?=
 
 PYTHON := build/venv/bin/python
 # Containers, namespaces and the image builder need root.
-AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=CI,PROFILE")
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo --preserve-env=CI")
 
 .PHONY: help run test test-nested image lab bench chaos flash
 

@@ -64,8 +64,8 @@ class Calls:
         """Add a server for a name."""
         ack = Ack(session, header.request, 1)
         try:
-            session.expect_room()
             name = self._home.short(header.name)
+            session.expect_room(replaced=name in session.serving)
             if name in self._own or not session.grant.allows("serve", name):
                 raise NotPermitted(f"{session.name} may not serve {name}.")
         except ApplianceError as error:
@@ -223,9 +223,7 @@ class Calls:
             del counter[session]
 
     def _refuse(self, session: Session, request: int, error: ApplianceError) -> None:
-        problem = error.problem
-        fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
-        self._fail(session, request, fault)
+        self._fail(session, request, wire.fault_of(error))
 
     def _fail(self, session: Session, request: int, fault: wire.Fault) -> None:
         self._outbox.post(session, wire.Reply(request, fault), [b""])

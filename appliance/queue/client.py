@@ -398,8 +398,7 @@ class QueueClient:
                 result = await handler(Request(asked.name, body, asked.caller, asked.deadline_s))
             reply = self._fitting(msgspec.msgpack.encode(result))
         except ApplianceError as error:
-            problem = error.problem
-            fault = wire.Fault(problem.code, problem.message[:2000], problem.hint[:2000], problem.status)
+            fault = wire.fault_of(error)
         except Exception:
             if limit.expired():
                 log.warning("the call %s from %s took longer than its deadline", asked.name, asked.caller)

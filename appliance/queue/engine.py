@@ -16,7 +16,7 @@ from appliance.queue.backoff import Draw
 from appliance.queue.calls import Calls
 from appliance.queue.clock import Clock
 from appliance.queue.errand import Errand
-from appliance.queue.errors import StoreFull, WireError
+from appliance.queue.errors import NO_ROOM, StoreFull, WireError
 from appliance.queue.events import Events
 from appliance.queue.inspection import Meter, depths
 from appliance.queue.intake import Ack
@@ -29,14 +29,11 @@ from appliance.queue.work import Work
 
 log = logging.getLogger(__name__)
 
-SESSION_UNKNOWN = "session-unknown"
-STOPPING = "broker-stopping"
 PAUSE_S = 2.0
 """A gap between two turns from which on we were not slow but stopped, and owe the consumers the time."""
 
 HOUSEKEEPING_S = 0.5
 COMPACT_PAGES = 500
-FULL = "The disk has no room for the queue."
 FULL_PAUSE_S = 1.0
 """From a turn for which the store had no room to the next attempt."""
 FULL_FOR_NEW_S = 3.0
@@ -129,7 +126,7 @@ class Engine:
             session.last_seen = self._clock.now()
             self._handle(session, header, bodies)
         elif not isinstance(header, wire.Bye):
-            self._outbox.post_to_route(route, wire.Bye(SESSION_UNKNOWN, "Say Hello first."))
+            self._outbox.post_to_route(route, wire.Bye(wire.SESSION_UNKNOWN, "Say Hello first."))
         elif route in self.parting:
             self.parting.discard(route)
         else:
@@ -138,7 +135,7 @@ class Engine:
     def _handle(self, session: Session, header: wire.Header, bodies: wire.Frames) -> None:
         if self._full_until is not None and isinstance(header, wire.Publish | wire.Move | wire.Settle):
             ack = Ack(session, header.request, 1 if isinstance(header, wire.Move) else len(header.items))
-            ack.undo(FULL, FULL_PAUSE_S)
+            ack.undo(NO_ROOM, FULL_PAUSE_S)
             ack.post(self._outbox)
             return
         self._handlers[type(header)](session, header, bodies)
@@ -216,7 +213,7 @@ class Engine:
                 self._drop(session, give_back=True)
             elif grant is not session.grant:
                 self._outbox.post_to_route(
-                    session.route, wire.Bye(SESSION_UNKNOWN, "The rights of this key have changed.")
+                    session.route, wire.Bye(wire.SESSION_UNKNOWN, "The rights of this key have changed.")
                 )
                 self._drop(session, give_back=False)
         self._work.withdraw()
@@ -307,7 +304,7 @@ class Engine:
     def _undo(self, error: StoreFull) -> None:
         """Undo the turn: what is on disk is the truth. All stay, and hear that what they wanted has not happened."""
         log.error("nothing of this turn was stored: %s", error.message)
-        self._work.undo(FULL, FULL_PAUSE_S)
+        self._work.undo(NO_ROOM, FULL_PAUSE_S)
         now = self._clock.now()
         self._full_until, self._shut_until = now + FULL_PAUSE_S, now + FULL_FOR_NEW_S
         self._calls.undo(error)
@@ -316,7 +313,7 @@ class Engine:
     def say_bye(self) -> list[Parcel]:
         """End every session, because the broker stops, and return what to send; leases stay with who holds them."""
         for session in list(self._sessions.values()):
-            self._outbox.post_to_route(session.route, wire.Bye(STOPPING, "The broker stops; say Hello again."))
+            self._outbox.post_to_route(session.route, wire.Bye(wire.STOPPING, "The broker stops; say Hello again."))
             self.parting.add(session.route)
             self._drop(session, give_back=False)
         return self.run_turn()

@@ -98,6 +98,9 @@ class WireError(InvalidInput):
     hint = "The peer speaks another version or another protocol; see appliance/queue/PROTOCOL.md."
 
 
+NO_ROOM = "The disk has no room for the queue."
+
+
 class StoreFull(Unavailable):
     """The disk has no room; the transaction was undone."""
 

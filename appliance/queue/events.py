@@ -104,7 +104,7 @@ class Events:
         """Start a subscription: first the values that are kept, then each new one."""
         ack = Ack(session, header.request, 1)
         try:
-            session.expect_room()
+            session.expect_room(replaced=header.subscription in session.watchers)
             pattern = self._home.short_pattern(header.pattern)
             if not session.grant.allows("subscribe", pattern):
                 raise NotPermitted(f"{session.name} may not subscribe to {pattern}.")

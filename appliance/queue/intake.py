@@ -8,7 +8,7 @@ from appliance.queue import onward, wire
 from appliance.queue.address import Home, is_foreign, matches
 from appliance.queue.auth import KeyRing
 from appliance.queue.clock import Clock
-from appliance.queue.errors import BodyTooLarge, NoRoute, NotPermitted, RoutingLoop
+from appliance.queue.errors import NO_ROOM, BodyTooLarge, NoRoute, NotPermitted, RoutingLoop
 from appliance.queue.leases import Lease
 from appliance.queue.ledger import Ledger
 from appliance.queue.rate import Rate
@@ -172,7 +172,7 @@ class Intake:
         if address in ack.full:
             ack.busy(index, f"The address {address} had no room for one before.", BUSY_DEEP_S)
         elif self.disk_full:
-            ack.busy(index, "The disk has no room for the queue.", BUSY_FULL_S)
+            ack.busy(index, NO_ROOM, BUSY_FULL_S)
         elif self._ledger.bytes + size > self._settings.max_bytes:
             ack.busy(index, "The queue holds as many bytes as it may.", BUSY_FULL_S)
         elif counts.ready + counts.leased >= deepest:

@@ -40,8 +40,6 @@ LINGER_S = 0.5
 MAX_STALE = 1024
 MAX_HELD = 65536
 """Leases that one Heartbeat may name."""
-SESSION_UNKNOWN = "session-unknown"
-STOPPING = "broker-stopping"
 
 
 class Link:
@@ -338,10 +336,10 @@ class Link:
 
     def _on_bye(self, bye: wire.Bye, _bodies: wire.Frames) -> None:
         if self.welcome is not None:
-            if bye.code == STOPPING and self._pipe is not None:
+            if bye.code == wire.STOPPING and self._pipe is not None:
                 self._pipe.send(wire.to_broker(wire.Bye()))
                 self._pipe.close(LINGER_S)
-            elif bye.code != SESSION_UNKNOWN:
+            elif bye.code != wire.SESSION_UNKNOWN:
                 log.error("the broker ended the session: %s (%s)", bye.message, bye.code)
             self._forget_session()
 

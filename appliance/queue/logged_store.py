@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from appliance.queue import turns
-from appliance.queue.errors import CopyFailed, StoreFailed, StoreFull
+from appliance.queue.errors import NO_ROOM, CopyFailed, StoreFailed, StoreFull
 from appliance.queue.redo import RedoLog
 from appliance.queue.sqlite_file import AGAIN_S, LAID_OUT
 from appliance.queue.sqlite_still import SqliteStill
@@ -42,7 +42,6 @@ then, and what is changed is held in memory until it is made.
 """
 MOST_BYTES, MOST_CHANGES, MOST_TURNS = 16 * HAND_OVER_BYTES, 4 * HAND_OVER_CHANGES, 4000
 """With so many, the disk having no room for the tables, there is no room for turns either."""
-NO_ROOM = "The disk has no room for the queue."
 
 
 class LoggedStore:

@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 from appliance.durable import sync
-from appliance.queue.errors import LogDamaged, StoreFailed, StoreFull
+from appliance.queue.errors import NO_ROOM, LogDamaged, StoreFailed, StoreFull
 
 MAGIC = b"ARREDO2\n"
 """The digit is the version of what follows."""
@@ -29,7 +29,7 @@ CHECK = struct.Struct("<I")
 RECORD = HEAD.size + CHECK.size
 FILE_BYTES = 4 * 2**20
 """So long is a file from its making on; one that is longer has had a large turn, and is cut as soon as it may be."""
-LAID_OUT_PART = 4
+FILES_PART = 4
 """The files are laid out where they take no more than this part of the free disk together."""
 SUFFIXES = ("-redo0", "-redo1")
 
@@ -85,7 +85,7 @@ class RedoFile:
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 self._cut(self._size)
-                raise StoreFull("The disk has no room for the queue.") from error
+                raise StoreFull(NO_ROOM) from error
             raise self._failed(error) from error
         try:
             os.fdatasync(self._descriptor)
@@ -190,7 +190,7 @@ class RedoLog:
         self._secured = 0
         try:
             room = os.statvfs(path.parent)
-            lay_out = lay_out and len(SUFFIXES) * FILE_BYTES * LAID_OUT_PART <= room.f_bavail * room.f_frsize
+            lay_out = lay_out and len(SUFFIXES) * FILE_BYTES * FILES_PART <= room.f_bavail * room.f_frsize
             for file in files(path):
                 self._files.append(RedoFile(file, lay_out=lay_out))
             sync(path.parent)

@@ -74,9 +74,11 @@ class Session:
         """The name of its key."""
         return self.grant.name
 
-    def expect_room(self) -> None:
-        """Raise Refused where it has all the subscriptions and served names that one session may have."""
-        if len(self.consumers) + len(self.watchers) + len(self.serving) >= MAX_ASKED:
+    def expect_room(self, *, replaced: bool = False) -> None:
+        """Raise Refused where it has all the subscriptions and served names that one session may have, and none of them
+        is to be replaced.
+        """
+        if not replaced and len(self.consumers) + len(self.watchers) + len(self.serving) >= MAX_ASKED:
             hint = "Cancel some, or use wider patterns."
             raise Refused(f"{self.name} has {MAX_ASKED} subscriptions and served names already.", hint=hint)
 

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from appliance.queue.errors import StoreDamaged, StoreFailed, StoreFull
+from appliance.queue.errors import NO_ROOM, StoreDamaged, StoreFailed, StoreFull
 from appliance.queue.schema import STEPS
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class _Translated:
             return
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            raise StoreFull("The disk has no room for the queue.") from error
+            raise StoreFull(NO_ROOM) from error
         if code in DAMAGE:
             raise StoreDamaged(f"The queue's store is damaged: {error}.") from error
         raise StoreFailed(f"The queue's store failed: {error}.") from error
@@ -135,7 +135,7 @@ class Checkpoints:
         self._writer = db
         self._db = connect(path, 0.0)
         self._log = path.with_name(f"{path.name}-wal").open("rb")
-        self._turn = threading.Lock()
+        self._one_at_a_time = threading.Lock()
         self._securing = threading.Lock()
         self._wanted = threading.Semaphore(0)
         self._held = self._ending = self._due = False
@@ -196,7 +196,7 @@ class Checkpoints:
 
     def make(self) -> None:
         """Bring the log into the file now, so that it is written from its beginning again. Raises StoreFailed."""
-        with self._turn:
+        with self._one_at_a_time:
             if not self._held:
                 self._checkpoint(self._writer, "RESTART")
                 self._known = (self._written, 0, 0)
@@ -204,7 +204,7 @@ class Checkpoints:
 
     def hold(self) -> None:
         """Bring the log into the file, and let that stay as it is until `go_on`. Raises StoreFull, StoreFailed."""
-        with self._turn, translated():
+        with self._one_at_a_time, translated():
             busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
             if busy:
                 raise StoreFailed("The log of the queue's store is in use by somebody else.")
@@ -222,7 +222,7 @@ class Checkpoints:
                 return
             if not (wanted or self.waiting):
                 continue
-            with self._turn:
+            with self._one_at_a_time:
                 try:
                     self.secure()
                     if not self._held and (self.waiting or self._due):

@@ -13,6 +13,7 @@ from pathlib import Path
 from appliance.durable import sync
 from appliance.queue.errors import CopyFailed
 from appliance.queue.schema import STEPS
+from appliance.queue.sqlite_reading import SETTLED
 
 BODIES = """SELECT count(*) FILTER (WHERE body.seq IS NULL), (SELECT count(*) FROM body) - count(body.seq)
  FROM work LEFT JOIN body ON body.seq = work.seq WHERE state IN (0, 3)"""
@@ -22,8 +23,8 @@ MISCOUNTED = """SELECT address FROM (SELECT address, sum(state = 0 AND lease.seq
  FULL JOIN counts USING (address)
  WHERE (ifnull(ready, 0), ifnull(leased, 0), ifnull(dead, 0), ifnull(bytes, 0))
   IS NOT (ifnull(r, 0), ifnull(l, 0), ifnull(d, 0), ifnull(b, 0))"""
-SETTLED = """SELECT (SELECT coalesce(sum(done_total + expired_total + purged_total), 0) FROM counts) - forgotten,
- (SELECT count(*) FROM work WHERE state > 1 AND state <> 3) FROM clock"""
+REMEMBERED = f"""SELECT (SELECT coalesce(sum(done_total + expired_total + purged_total), 0) FROM counts) - forgotten,
+ (SELECT count(*) FROM work WHERE {SETTLED}) FROM clock"""
 ASTRAY = """SELECT count(*) FROM work LEFT JOIN lease USING (seq) LEFT JOIN ready USING (address, seq)
  WHERE (ready.seq IS NOT NULL AND (state > 0 OR lease.seq IS NOT NULL OR due IS NOT NULL OR not_before IS NOT NULL))
   OR (lease.seq IS NOT NULL AND state > 0)
@@ -77,7 +78,7 @@ class SqliteStill:
             found = [row[0] for row in self._db.execute("PRAGMA integrity_check(20)")]
             lost, left = self._db.execute(BODIES).fetchone()
             astray = sum(self._db.execute(query).fetchone()[0] for query in (ASTRAY, STRAY))
-            remembered, settled = self._db.execute(SETTLED).fetchone()
+            remembered, settled = self._db.execute(REMEMBERED).fetchone()
             wrong = [row[0] for row in self._db.execute(MISCOUNTED)]
         except sqlite3.Error as error:
             return [f"SQLite: {error}."]

@@ -35,6 +35,9 @@ Token = tuple[Number, Number]
 STORED, DUPLICATE, BUSY, REFUSED, STALE = range(5)
 """Statuses in Results. For everything but a publish, STORED reads as *ok*; STALE is a settle whose lease has passed."""
 
+SESSION_UNKNOWN, STOPPING = "session-unknown", "broker-stopping"
+"""Codes of the broker's Bye."""
+
 DONE, RETRY, REJECT, RELEASE = range(4)
 """Outcomes in Settle; RELEASE gives a delivery back untouched, and the attempt is not counted."""
 

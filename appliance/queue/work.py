@@ -168,7 +168,7 @@ class Work:
         """Start a subscription; leases the consumer still holds from before count against its credit."""
         ack = Ack(session, header.request, 1)
         try:
-            session.expect_room()
+            session.expect_room(replaced=header.subscription in session.consumers)
             pattern = self._home.short_pattern(header.pattern)
             if not session.grant.allows("consume", pattern):
                 raise NotPermitted(f"{session.name} may not consume from {pattern}.")

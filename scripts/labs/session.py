@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from scripts.labs import control, journal, launch, state, topology
+from scripts.labs import journal, launch, state, topology
 from scripts.labs.errors import LabError
 from scripts.labs.place import Host, Machine
 
@@ -85,11 +85,6 @@ class Lab:
         if name not in [host.name for host in self.topology.host]:
             raise LabError(f"The topology has no host `{name}`.")
         return Host(self.name, self.topology, name)
-
-    @property
-    def watcher_pid(self) -> int:
-        """The PID of the lab's watcher on this computer."""
-        return control.view(self.name).watcher
 
     def save_logs(self, occasion: str) -> list[Path]:
         """Write journal and console of every machine to build/test-logs; return the paths."""

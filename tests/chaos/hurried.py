@@ -29,6 +29,6 @@ if __name__ == "__main__":
     logged_store.HAND_OVER_BYTES = 10_000
     redo.FILE_BYTES = 40_000
     sqlite_file.LOG_PAGES = 1000  # each checkpoint syncs the log as well
-    redo.LAID_OUT_PART = 10**9  # so it is not, and a full disk stops it early
+    redo.FILES_PART = 10**9  # so it is not, and a full disk stops it early
     setattr(sqlite_store, "Checkpoints", LateCheckpoints)  # noqa: B010  # a plain assignment would need an ignore
     sys.exit(notify.run(service.main))

@@ -146,11 +146,6 @@ class VirtualMachine:
     def _agent(self) -> SerialLine:
         return self.machine.lines[agent.PORT]
 
-    @property
-    def agent_position(self) -> int:
-        """A mark on the agent's line, to wait for what comes after it."""
-        return self._agent.position
-
     def run(self, *argv: str, stdin: str = "", deadline_s: float = 60.0) -> agent.Completed:
         """Run a command as root on the box; returns how it ended."""
         self._requests += 1

@@ -142,6 +142,9 @@ def test_a_session_has_so_many_subscriptions_and_names_and_no_more(tmp_path: Pat
         assert desk.ask("alice", wire.Subscribe(1, 2 * number + 1, "b")).statuses == (wire.STORED,)
     for one_more in (wire.Consume(1, 5000, "a", 1), wire.Subscribe(1, 5000, "b"), wire.Serve(1, "c")):
         assert desk.ask("alice", one_more).statuses == (wire.REFUSED,)
+    for same in (wire.Consume(1, 0, "a2", 1), wire.Subscribe(1, 1, "b2")):
+        assert desk.ask("alice", same).statuses == (wire.STORED,), "it takes the place of the former one"
     desk.send("alice", wire.Cancel(0))
-    assert desk.ask("alice", wire.Serve(1, "c")).statuses == (wire.STORED,)
+    for _ in range(2):
+        assert desk.ask("alice", wire.Serve(1, "c")).statuses == (wire.STORED,)
     assert desk.ask("alice", wire.Subscribe(1, 5000, "b")).statuses == (wire.REFUSED,)
