@@ -143,7 +143,8 @@ def _salt(content: bytes, path: Path) -> bytes:
         return b""
     magic, salt = BEGIN.unpack_from(content)
     if magic != MAGIC:
-        raise StoreFailed(f"The queue's log {path.name} is not of this firmware.")
+        hint = "Let the firmware that wrote it start and stop once; it leaves nothing in it."
+        raise StoreFailed(f"The queue's log {path.name} is not of this firmware.", hint=hint)
     mark = content[BEGIN.size : BEGIN.size + len(salt)]
     return bytes(salt) if _turn(content, mark, BEGIN.size) is None else mark  # where that is damaged
 

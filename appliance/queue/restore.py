@@ -42,7 +42,9 @@ def take_up(directory: Path) -> Path:
     problems = _adopted(candidate)
     if problems:
         if not store.exists() and (directory / REPLACED).exists():
-            raise StoreFailed(f"The backup that is taking the queue's place cannot be read: {' '.join(problems)}")
+            hint = f"Is there room on the disk? Otherwise move {RESTORE}* away and {REPLACED}* back to {STORE}*."
+            text = f"The backup that is taking the queue's place cannot be read: {' '.join(problems)}"
+            raise StoreFailed(text, hint=hint)
         log.error("the backup is not taken up: %s", " ".join(problems))
         _move_aside(directory, RESTORE, REFUSED)
         return store
