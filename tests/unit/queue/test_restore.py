@@ -34,19 +34,23 @@ def killed(desk: Desk) -> None:
         path.write_bytes(content)
 
 
-def test_without_a_backup_the_store_is_what_it_was(tmp_path: Path) -> None:
-    assert take_up(tmp_path) == tmp_path / STORE
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_backup_takes_the_place_of_the_store_which_is_kept_with_its_log(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+def leave_backup_beside(directory: Path) -> None:
+    """Leave a store with two messages as a kill would, and a backup of when it had one."""
+    desk = Desk(directory)
     desk.hello("alice")
     desk.publish("alice", wire.Item("a", "1"))
     back_up(desk)
     desk.publish("alice", wire.Item("a", "2"))
     killed(desk)
 
+
+def test_without_a_backup_the_store_is_what_it_was(tmp_path: Path) -> None:
+    assert take_up(tmp_path) == tmp_path / STORE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_takes_the_place_of_the_store_which_is_kept_with_its_log(tmp_path: Path) -> None:
+    leave_backup_beside(tmp_path)
     assert take_up(tmp_path) == tmp_path / STORE
     assert held(tmp_path / STORE) == ["1"]
     assert held(tmp_path / REPLACED) == ["1", "2"]
@@ -97,12 +101,7 @@ MOVED = (STORE, *(f"{STORE}{suffix}" for suffix in BESIDE))
 
 @pytest.mark.parametrize("moved", [MOVED[:number] for number in range(len(MOVED) + 1)])
 def test_a_restore_that_was_cut_off_is_finished_by_the_next_start(tmp_path: Path, moved: tuple[str, ...]) -> None:
-    desk = Desk(tmp_path)
-    desk.hello("alice")
-    desk.publish("alice", wire.Item("a", "1"))
-    back_up(desk)
-    desk.publish("alice", wire.Item("a", "2"))
-    killed(desk)
+    leave_backup_beside(tmp_path)
     for name in moved:
         (tmp_path / name).rename(tmp_path / name.replace(STORE, REPLACED))
     take_up(tmp_path)
@@ -113,12 +112,7 @@ def test_a_restore_that_was_cut_off_is_finished_by_the_next_start(tmp_path: Path
 def test_a_restore_that_was_cut_off_is_not_given_up_for_an_error_that_may_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = Desk(tmp_path)
-    desk.hello("alice")
-    desk.publish("alice", wire.Item("a", "1"))
-    back_up(desk)
-    desk.publish("alice", wire.Item("a", "2"))
-    killed(desk)
+    leave_backup_beside(tmp_path)
     (tmp_path / STORE).rename(tmp_path / REPLACED)
 
     def full(_candidate: Path) -> list[str]:
