@@ -123,7 +123,7 @@ class StoreDamaged(StoreFailed):
 
 
 class LogDamaged(StoreDamaged):
-    """The log of the last turns is not what was written to it; what the tables have is sound."""
+    """The log of the last turns is not what was written to it, or does not fit what the tables have."""
 
     hint = (
         "Put back a backup. Without one, move queue.sqlite* aside and restore queue.sqlite from there, without the "

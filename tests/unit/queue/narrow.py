@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from appliance.queue.errors import StoreFull
+from appliance.queue.errors import NO_ROOM, StoreFull
 from appliance.queue.logged_store import LoggedStore
 from appliance.queue.redo import RedoLog
 from appliance.queue.sqlite_store import SqliteStore
@@ -19,7 +19,7 @@ class NarrowTables(SqliteStore):
         """Make one change, if it fits."""
         if self.room is not None:
             if self.room == 0:
-                raise StoreFull("The disk has no room for the queue.")
+                raise StoreFull(NO_ROOM)
             self.room -= 1
 
     def _begin(self) -> sqlite3.Connection:
@@ -35,7 +35,7 @@ class NarrowTables(SqliteStore):
 
     def commit_turn(self, turn: int) -> None:
         if not self.commits:
-            raise StoreFull("The disk has no room for the queue.")
+            raise StoreFull(NO_ROOM)
         super().commit_turn(turn)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from appliance.queue import restore, wire
-from appliance.queue.errors import LogDamaged, StoreFailed, StoreFull
+from appliance.queue.errors import NO_ROOM, LogDamaged, StoreFailed, StoreFull
 from appliance.queue.logged_store import open_store
 from appliance.queue.restore import BESIDE, REFUSED, REPLACED, RESTORE, STORE, take_up
 from appliance.queue.schema import STEPS
@@ -116,7 +116,7 @@ def test_a_restore_that_was_cut_off_is_not_given_up_for_an_error_that_may_pass(
     (tmp_path / STORE).rename(tmp_path / REPLACED)
 
     def full(_candidate: Path) -> list[str]:
-        raise StoreFull("The disk has no room for the queue.")
+        raise StoreFull(NO_ROOM)
 
     with monkeypatch.context() as patch:
         patch.setattr(restore, "_problems", full)
